@@ -1,0 +1,220 @@
+"""The contract between the hub and whatever speaks to an agent: Adapter, Connection, Call and Outcome."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from typing import Protocol, TypeAlias
+
+from interhub.agent_cards import AgentCard, Endpoint, Json, JsonObject, Kind, empty_object
+
+from .content import Artifact, Message, Part
+
+
+@dataclass(frozen=True, kw_only=True)
+class Principal:
+    """The authenticated caller on whose behalf something is done."""
+
+    subject: str
+    tenant: str = "default"
+    scopes: frozenset[str] = frozenset()
+
+    @property
+    def key(self) -> str:
+        """Name of the principal in records and pools: `tenant/subject`."""
+        return f"{self.tenant}/{self.subject}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """What is left for a whole tree of delegations; each hop hands on less. None means no limit."""
+
+    depth: int = 8
+    """How many more levels of delegation may follow."""
+    calls: int | None = None
+    tokens: int | None = None
+    cost_usd: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resume:
+    """The answer to an earlier InputRequired of the same call."""
+
+    answer: tuple[Part, ...]
+    """What the person said; a form's fields are one data part."""
+    state: Json = None
+    """The state blob that came with the question, byte for byte."""
+    accepted: bool = True
+    """False when the person declined to answer."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Call:
+    """One use of a capability."""
+
+    capability: str
+    """The capability's name within the agent. For an agent with one skill, empty means that one."""
+    kind: Kind = Kind.SKILL
+    arguments: JsonObject = field(default_factory=empty_object)
+    """By the capability's input schema. For a skill: `message` and `data`."""
+    message: Message | None = None
+    """For a skill: the whole message to send, where the caller has one; it wins over `arguments`."""
+    principal: Principal
+    idempotency_key: str
+    """The same on every attempt of one call: `{run}/{step}` in a run. An A2A message id, a worker's call id."""
+    context_id: str = ""
+    """The conversation it belongs to; the adapter maps it to the agent's own thread or context."""
+    resume: Resume | None = None
+    remote_task: str = ""
+    """The id the agent gave this call in an earlier attempt (see TaskBound): ask for it before sending again."""
+    timeout_s: float | None = None
+    """Seconds that this attempt may last."""
+    budget: Budget = field(default_factory=Budget)
+    trace: Mapping[str, str] = field(default_factory=dict[str, str])
+    """W3C trace context to send along: `traceparent`, `tracestate`."""
+    meta: JsonObject = field(default_factory=empty_object)
+    """A2A message metadata or MCP `_meta` of the caller, passed on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Usage:
+    """What a call used, where the agent says so."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cost_usd: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Completed:
+    """The call ended well."""
+
+    parts: tuple[Part, ...] = ()
+    """The answer: a message's parts, a tool's content."""
+    artifacts: tuple[Artifact, ...] = ()
+    """What was made on the way, whole (chunks merged)."""
+    structured: Json = None
+    """A tool's structured content, by the capability's output schema."""
+    usage: Usage | None = None
+    raw: JsonObject | None = None
+    """The protocol's own result, so that a relay of the same protocol loses nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputRequired:
+    """The agent needs an answer before it can go on. Call again with `resume` holding the answer and this state."""
+
+    question: tuple[Part, ...]
+    schema: JsonObject | None = None
+    """JSON Schema of the answer, where the agent gave one; without it the answer is text."""
+    state: Json = None
+    """What the adapter needs to resume, in this or another process."""
+    auth: bool = False
+    """The agent wants the person to authenticate (A2A `TASK_STATE_AUTH_REQUIRED`, MCP url elicitation)."""
+    raw: JsonObject | None = None
+    """The protocol's own request, so that a relay of the same protocol loses nothing."""
+
+
+Outcome: TypeAlias = Completed | InputRequired
+"""How a call ended. Failures are raised (`interhub.adapters.errors`)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskBound:
+    """The agent has taken the call under an id of its own. Reported first, so that it can be remembered."""
+
+    remote_task: str
+    remote_context: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """Something to show while waiting."""
+
+    text: str = ""
+    done: float | None = None
+    total: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArtifactChunk:
+    """A piece of an artifact, as it is made."""
+
+    artifact: Artifact
+    append: bool = False
+    last: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogLine:
+    """A line of the agent's own log."""
+
+    text: str
+    level: str = "info"
+    """An RFC 5424 severity in words, as in MCP: debug, info, notice, warning, error, critical, alert, emergency."""
+
+
+Update: TypeAlias = TaskBound | Progress | ArtifactChunk | LogLine
+"""What an adapter pushes while a call lasts."""
+
+Report: TypeAlias = Callable[[Update], Awaitable[None]]
+"""Where updates are pushed to. Returns when the update is taken (a slow reader slows the agent, it loses nothing)."""
+
+
+async def ignore(update: Update) -> None:
+    """Take an update and do nothing: the Report of a caller that does not watch."""
+
+
+class Connection(Protocol):
+    """An open conversation with one remote agent; used by many calls at once."""
+
+    async def call(self, call: Call, report: Report) -> Outcome:
+        """Use one capability and return how it ended.
+
+        Progress is pushed to `report` rather than yielded: a generator would hold the connection's task group open
+        across the consumer's awaits. When the caller's task is cancelled, the agent is told (A2A CancelTask, MCP
+        cancellation, a worker's cancel) within two seconds, and the cancellation goes on.
+
+        Raises:
+            RemoteUnavailable: the agent could not be reached; a retry with the same idempotency key is safe.
+            RemoteRefused: the agent answered with an error; do not retry.
+            ProtocolViolation: the agent answered with something its protocol does not allow.
+        """
+        ...
+
+    async def cancel(self, remote_task: str) -> None:
+        """Ask the agent to stop a task that an earlier process started; knows no task is not an error.
+
+        Raises:
+            RemoteUnavailable: the agent could not be reached.
+        """
+        ...
+
+
+class Adapter(Protocol):
+    """Speaks one protocol (or starts one kind of agent)."""
+
+    @property
+    def name(self) -> str:
+        """The adapter's name, as registered under the entry point `interhub.adapters`."""
+        ...
+
+    async def describe(self, endpoint: Endpoint) -> AgentCard:
+        """Reach the agent and return what it says about itself, with `interfaces` naming the endpoint that was reached.
+
+        Raises:
+            RemoteUnavailable: nothing answers there.
+            ProtocolViolation: something answers that is not such an agent.
+            BadEndpoint: the address, command or file cannot be used as it stands.
+        """
+        ...
+
+    def connect(self, endpoint: Endpoint, *, card: AgentCard, label: str) -> AbstractAsyncContextManager[Connection]:
+        """Open a conversation. Enter and exit it in the same task.
+
+        `label` names the agent in errors and logs. Entering may be lazy: an agent that is down need not fail here.
+
+        Raises:
+            BadEndpoint: the address, command or file cannot be used as it stands.
+            RemoteUnavailable: the agent could not be reached.
+        """
+        ...

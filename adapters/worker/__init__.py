@@ -1,0 +1,1 @@
+"""Agents of a framework, each in a process and an environment of its own."""

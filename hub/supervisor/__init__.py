@@ -1,0 +1,1 @@
+"""How a goal becomes a plan, a plan a run, and how a run survives anything."""
