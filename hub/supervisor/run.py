@@ -1,0 +1,181 @@
+"""Runs as people and faces see them: what was asked, how far it is, what happened, what is asked back."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+from interhub.adapters import Artifact, Budget, Message, Part, Principal, Usage
+from interhub.agent_cards import Json, JsonObject, empty_object
+
+
+class RunState(StrEnum):
+    """A run is an A2A task, and these are the task's states (A2A 1.0, section 4.1.3)."""
+
+    SUBMITTED = "submitted"
+    WORKING = "working"
+    INPUT_REQUIRED = "input_required"
+    AUTH_REQUIRED = "auth_required"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELED = "canceled"
+    REJECTED = "rejected"
+
+    @property
+    def ended(self) -> bool:
+        """True when nothing more will happen."""
+        return self in (RunState.COMPLETED, RunState.FAILED, RunState.CANCELED, RunState.REJECTED)
+
+    @property
+    def interrupted(self) -> bool:
+        """True when the run waits for a person."""
+        return self in (RunState.INPUT_REQUIRED, RunState.AUTH_REQUIRED)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Assignment:
+    """What a caller asks for. One of `agent_id`, `workflow` or the goal alone says who does it."""
+
+    principal: Principal
+    goal: Message
+    """What is wanted, in words and data; a workflow's inputs are its data part."""
+    agent_id: str = ""
+    """Delegate to this agent: a team, a workflow, or any other."""
+    capability: str = ""
+    """With `agent_id`: this capability of it."""
+    arguments: JsonObject = field(default_factory=empty_object)
+    """With `capability`: its arguments, where the goal's message is not enough."""
+    workflow: JsonObject | None = None
+    """A workflow given with the request, as parsed YAML or JSON; it is validated before the run starts."""
+    inputs: JsonObject = field(default_factory=empty_object)
+    """The workflow's inputs."""
+    members: tuple[str, ...] = ()
+    """With the goal alone: plan only over these agents; empty means all the caller may use."""
+    context_id: str = ""
+    """The conversation it belongs to; empty begins a new one."""
+    idempotency_key: str = ""
+    """Two assignments of one principal with the same key are the same run (A2A: the message id)."""
+    budget: Budget = field(default_factory=Budget)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepView:
+    """One step of a run as it stands: who does it, for how long, how it went."""
+
+    path: str
+    """Place in the tree: `outer.inner`."""
+    title: str = ""
+    agent_id: str = ""
+    capability: str = ""
+    state: RunState = RunState.SUBMITTED
+    attempts: int = 0
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    why: str = ""
+    """Why this agent: the router's or the plan's reason."""
+    error: str = ""
+    usage: Usage | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """What an agent, however deep, asks a person. Answered once."""
+
+    id: str
+    run_id: str
+    step: str
+    agent_id: str
+    parts: tuple[Part, ...]
+    schema: JsonObject | None = None
+    """JSON Schema of the answer; without it the answer is text."""
+    auth: bool = False
+    asked_at: datetime
+    expires_at: datetime | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunError:
+    """Why a run failed."""
+
+    reason: str
+    """Of `interhub.hub.errors.TABLE`."""
+    message: str
+    step: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One durable execution, as it stands."""
+
+    id: str
+    tenant: str
+    subject: str
+    context_id: str
+    goal: Message
+    agent_id: str = ""
+    """Whom it was delegated to, where the caller said so."""
+    state: RunState
+    parts: tuple[Part, ...] = ()
+    """The answer, once completed."""
+    structured: Json = None
+    artifacts: tuple[Artifact, ...] = ()
+    error: RunError | None = None
+    steps: tuple[StepView, ...] = ()
+    """In the order of the plan."""
+    questions: tuple[Question, ...] = ()
+    """Those still open."""
+    created_at: datetime
+    updated_at: datetime
+    ended_at: datetime | None = None
+    generation: int = 0
+    """Sequence number of the last event: grows with every change."""
+
+
+class EventKind(StrEnum):
+    """What an event says happened."""
+
+    RUN_SUBMITTED = "run_submitted"
+    RUN_PLANNED = "run_planned"
+    RUN_STARTED = "run_started"
+    RUN_COMPLETED = "run_completed"
+    RUN_FAILED = "run_failed"
+    RUN_CANCELED = "run_canceled"
+    STEP_STARTED = "step_started"
+    STEP_ROUTED = "step_routed"
+    STEP_BOUND = "step_bound"
+    STEP_PROGRESS = "step_progress"
+    STEP_LOG = "step_log"
+    STEP_ARTIFACT = "step_artifact"
+    STEP_COMPLETED = "step_completed"
+    STEP_FAILED = "step_failed"
+    STEP_CANCELED = "step_canceled"
+    QUESTION_ASKED = "question_asked"
+    QUESTION_ANSWERED = "question_answered"
+    QUESTION_CLOSED = "question_closed"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """A numbered, immutable fact about a run. Its identity is (run, step, attempt, kind, n): a replay adds nothing."""
+
+    run_id: str
+    """The root run: what happens in nested teams is told in the run that the caller started."""
+    seq: int
+    """From 1, without gaps."""
+    step: str
+    """Path of the step in the tree; empty for the run as a whole."""
+    attempt: int
+    kind: EventKind
+    n: int
+    at: datetime
+    payload: JsonObject
+    """By kind; `docs/events.md` lists the fields."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """A person's answer to a question."""
+
+    parts: tuple[Part, ...] = ()
+    accepted: bool = True
+    """False when the person declines."""
+    by: Principal
