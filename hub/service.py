@@ -1,0 +1,356 @@
+"""The hub's verbs. Every face calls these and nothing below them."""
+
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from difflib import get_close_matches
+from uuid import uuid4
+
+import structlog
+
+from interhub.adapters import (
+    AdapterError,
+    Budget,
+    Call,
+    Connection,
+    Message,
+    Outcome,
+    Principal,
+    Report,
+    Resume,
+    ignore,
+)
+from interhub.agent_cards import Capability, JsonObject, Kind
+from interhub.registry import Agent, AgentExists, Registry
+from interhub.registry.search import Index, Match
+
+from .audit import AuditLog, AuditRecord
+from .discovery import Discovery, FromDocument, Source
+from .dispatch import Dispatcher
+from .errors import CapabilityNotFound
+from .supervisor.run import Answer, Assignment, Event, Run, RunState
+from .supervisor.supervisor import Supervisor
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, kw_only=True)
+class HubInfo:
+    """What the hub says of itself."""
+
+    base_url: str
+    """Where callers reach it, without a trailing slash."""
+    version: str
+    name: str = "interhub"
+
+
+class Hub:
+    """The hub's verbs, each on behalf of a principal."""
+
+    def __init__(
+        self,
+        *,
+        info: HubInfo,
+        registry: Registry,
+        index: Index,
+        discovery: Discovery,
+        dispatcher: Dispatcher,
+        supervisor: Supervisor,
+        audit: AuditLog,
+        forget: Callable[[Agent], None] = lambda agent: None,
+    ) -> None:
+        self.info = info
+        self._registry = registry
+        self._index = index
+        self._discovery = discovery
+        self._dispatcher = dispatcher
+        self._supervisor = supervisor
+        self._audit = audit
+        self._forget = forget
+        self._listeners: set[Callable[[str], None]] = set()
+
+    # Agents
+
+    async def add_agent(self, principal: Principal, source: Source, *, agent_id: str = "") -> Agent:
+        """Reach an agent, and register it.
+
+        Raises:
+            AgentExists: an agent of that id is registered; checked before the agent is reached where the id is given.
+            InvalidAgentId: the id is not of the allowed form.
+            AdapterError: nothing usable is there.
+            PlanInvalid: a team's or workflow's document has mistakes.
+        """
+        if agent_id and any(agent.id == agent_id for agent in await self._registry.list(principal.tenant)):
+            raise AgentExists(agent_id)
+        agent = await self._discovery.look(source, tenant=principal.tenant, agent_id=agent_id)
+        await self._registry.add(agent)
+        self._index.put(agent)
+        self._note(principal, "agent_add", agent.id, detail={"adapter": agent.adapter, "digest": agent.digest})
+        self._changed(agent.tenant)
+        return agent
+
+    async def check_document(self, principal: Principal, source: FromDocument) -> Agent:
+        """Return the agent that a team's or workflow's document would become, without registering it.
+
+        Raises:
+            PlanInvalid: the document has mistakes.
+        """
+        return await self._discovery.look(source, tenant=principal.tenant)
+
+    async def agents(self, principal: Principal) -> tuple[Agent, ...]:
+        """Return the agents the caller may use, by id."""
+        return await self._registry.list(principal.tenant)
+
+    async def agent(self, principal: Principal, agent_id: str) -> Agent:
+        """Return one agent.
+
+        Raises:
+            AgentNotFound: the caller's tenant has none of that id.
+        """
+        return await self._registry.get(principal.tenant, agent_id)
+
+    async def refresh_agent(self, principal: Principal, agent_id: str) -> Agent:
+        """Ask an agent again what it can do, and keep that.
+
+        Raises:
+            AgentNotFound: the caller's tenant has none of that id.
+            AdapterError: it could not be reached; what was known stays.
+        """
+        known = await self.agent(principal, agent_id)
+        agent = await self._discovery.look_again(known)
+        await self._registry.replace(agent)
+        if agent.digest != known.digest:
+            self._index.put(agent)
+            self._note(principal, "agent_change", agent.id, detail={"from": known.digest, "to": agent.digest})
+            log.info("agent_changed", agent=agent.id, tenant=agent.tenant, digest=agent.digest)
+            self._changed(agent.tenant)
+        return agent
+
+    async def remove_agent(self, principal: Principal, agent_id: str) -> Agent:
+        """Forget an agent, and close what is open to it.
+
+        Raises:
+            AgentNotFound: the caller's tenant has none of that id.
+        """
+        agent = await self._registry.remove(principal.tenant, agent_id)
+        self._index.remove(agent.tenant, agent.id)
+        self._forget(agent)
+        self._note(principal, "agent_remove", agent.id)
+        self._changed(agent.tenant)
+        return agent
+
+    async def find(
+        self, principal: Principal, need: str, *, limit: int = 5, agents: Collection[str] | None = None
+    ) -> tuple[Match, ...]:
+        """Return the capabilities that best meet a need, best first; none when nobody can."""
+        return self._index.search(need, tenant=principal.tenant, limit=limit, agents=agents)
+
+    def on_agents_changed(self, listener: Callable[[str], None]) -> Callable[[], None]:
+        """Have a listener called with the tenant whenever its agents or their capabilities change.
+
+        Called on the server's loop; it must not block. Returns a function that ends it.
+        """
+        self._listeners.add(listener)
+        return lambda: self._listeners.discard(listener)
+
+    # The direct path
+
+    async def call(
+        self,
+        principal: Principal,
+        agent_id: str,
+        capability: str = "",
+        *,
+        kind: Kind | None = None,
+        arguments: JsonObject | None = None,
+        message: Message | None = None,
+        report: Report = ignore,
+        resume: Resume | None = None,
+        context_id: str = "",
+        idempotency_key: str = "",
+        timeout_s: float | None = None,
+        budget: Budget | None = None,
+        trace: Mapping[str, str] | None = None,
+        meta: JsonObject | None = None,
+    ) -> Outcome:
+        """Use one capability of one agent, now, without a durable run.
+
+        Raises:
+            AgentNotFound, CapabilityNotFound: there is no such thing.
+            NotAllowed: the policy says no.
+            AdapterError: the agent failed; see `interhub.adapters.errors`.
+        """
+        agent = await self.agent(principal, agent_id)
+        chosen = capability_of(agent, capability, kind)
+        call = Call(
+            capability=chosen.name,
+            kind=chosen.kind,
+            arguments=arguments or {},
+            message=message,
+            principal=principal,
+            idempotency_key=idempotency_key or str(uuid4()),
+            context_id=context_id,
+            resume=resume,
+            timeout_s=timeout_s,
+            budget=budget or Budget(),
+            trace=trace or {},
+            meta=meta or {},
+        )
+        return await self._dispatcher.call(agent, call, report)
+
+    async def connection(self, principal: Principal, agent_id: str) -> tuple[Agent, Connection]:
+        """Return an agent and the pooled connection to it: for a relay, which admits each request itself.
+
+        Raises:
+            AgentNotFound: the caller's tenant has none of that id.
+            AdapterError: it could not be reached.
+        """
+        agent = await self.agent(principal, agent_id)
+        return agent, await self._dispatcher.connection(agent, principal)
+
+    def admit(self, agent: Agent, call: Call) -> None:
+        """Ask the policy about one request of a relay, and refuse what it does not allow.
+
+        Raises:
+            NotAllowed: the policy says no.
+        """
+        self._dispatcher.admit(agent, call)
+
+    def record(self, agent: Agent, call: Call, *, outcome: str, started: float) -> None:
+        """Append the audit record of one request of a relay; `started` is a `perf_counter()`."""
+        self._dispatcher.record(agent, call, decision="allow", outcome=outcome, started=started)
+
+    # Delegation
+
+    async def submit(self, assignment: Assignment) -> Run:
+        """Begin a durable run. The same idempotency key gives the same run.
+
+        Raises:
+            PlanInvalid: the workflow has mistakes.
+            AgentNotFound, CapabilityNotFound: whom it is delegated to is not there.
+        """
+        if assignment.agent_id:
+            agent = await self.agent(assignment.principal, assignment.agent_id)
+            if assignment.capability:
+                capability_of(agent, assignment.capability)
+        run = await self._supervisor.submit(assignment)
+        self._note(assignment.principal, "run_submit", run.id)
+        return run
+
+    async def run(self, principal: Principal, run_id: str) -> Run:
+        """Return a run as it stands.
+
+        Raises:
+            RunNotFound: there is none of that id, or it is somebody else's.
+        """
+        return await self._supervisor.get(principal, run_id)
+
+    async def runs(
+        self,
+        principal: Principal,
+        *,
+        state: RunState | None = None,
+        context_id: str = "",
+        limit: int = 50,
+        before: str = "",
+    ) -> tuple[Run, ...]:
+        """Return the caller's runs, newest first; `before` is the id of the last one already seen."""
+        return await self._supervisor.list(
+            principal, state=state, context_id=context_id or None, limit=limit, before=before or None
+        )
+
+    async def events(
+        self, principal: Principal, run_id: str, *, after: int = 0, limit: int = 1000
+    ) -> tuple[Event, ...]:
+        """Return what has happened in a run after a sequence number.
+
+        Raises:
+            RunNotFound: there is none of that id, or it is somebody else's.
+        """
+        return await self._supervisor.events(principal, run_id, after=after, limit=limit)
+
+    def watch(self, principal: Principal, run_id: str, *, after: int = 0) -> AsyncIterator[Event]:
+        """Yield what happens in a run after a sequence number, until it has ended.
+
+        Raises:
+            RunNotFound: there is none of that id, or it is somebody else's; raised at the first event.
+        """
+        return self._supervisor.watch(principal, run_id, after=after)
+
+    async def wait(self, principal: Principal, run_id: str, *, timeout_s: float | None = None) -> Run:
+        """Return a run when it has ended or asks something, or as it stands when the time is up.
+
+        Raises:
+            RunNotFound: there is none of that id, or it is somebody else's.
+        """
+        return await self._supervisor.wait(principal, run_id, timeout_s=timeout_s)
+
+    async def cancel(self, principal: Principal, run_id: str) -> Run:
+        """Stop a run, down to its last leaf.
+
+        Raises:
+            RunNotFound: there is none of that id, or it is somebody else's.
+            RunEnded: there is nothing left to stop.
+        """
+        run = await self._supervisor.cancel(principal, run_id)
+        self._note(principal, "run_cancel", run_id)
+        return run
+
+    async def answer(self, run_id: str, answer: Answer, *, question_id: str = "") -> Run:
+        """Answer what a run asks; without a question's id, the one that is open.
+
+        Raises:
+            RunNotFound: there is none of that id, or it is somebody else's.
+            QuestionNotFound: nothing is asked, several things are, or somebody was first.
+        """
+        run = await self._supervisor.answer(answer.by, run_id, answer, question_id=question_id)
+        self._note(answer.by, "answer", run_id, detail={"question": question_id, "accepted": answer.accepted})
+        return run
+
+    # Inside
+
+    async def load(self) -> None:
+        """Fill the search index from the registry: once, at start-up."""
+        for agent in await self._registry.all():
+            self._index.put(agent)
+
+    async def note_change(self, tenant: str, agent_id: str) -> None:
+        """Look again at an agent that says its capabilities changed; a failure is logged and what was known stays."""
+        try:
+            await self.refresh_agent(Principal(subject="interhub", tenant=tenant), agent_id)
+        except AdapterError as failure:
+            log.warning("agent_refresh_failed", agent=agent_id, tenant=tenant, error=str(failure))
+
+    def _changed(self, tenant: str) -> None:
+        for listener in tuple(self._listeners):
+            listener(tenant)
+
+    def _note(self, principal: Principal, action: str, target: str, *, detail: JsonObject | None = None) -> None:
+        self._audit.append(
+            AuditRecord(
+                at=datetime.now(UTC),
+                tenant=principal.tenant,
+                subject=principal.subject,
+                action=action,
+                target=target,
+                decision="allow",
+                detail=detail or {},
+            )
+        )
+
+
+def capability_of(agent: Agent, name: str, kind: Kind | None = None) -> Capability:
+    """Return an agent's capability by name; an empty name means its only one.
+
+    Raises:
+        CapabilityNotFound: it has none of that name, or several and no name was given.
+    """
+    if name:
+        found = agent.card.capability(name, kind)
+        if found is not None:
+            return found
+    elif len(agent.card.capabilities) == 1:
+        return agent.card.capabilities[0]
+    names = [capability.name for capability in agent.card.capabilities]
+    near = get_close_matches(name, names, n=3) if name else names[:3]
+    raise CapabilityNotFound(agent.id, name, tuple(near))
