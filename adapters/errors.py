@@ -2,7 +2,8 @@
 
 AdapterError
 ├── RemoteUnavailable      not reached, or it broke off: a retry with the same idempotency key is safe
-│   └── RemoteTimeout      it did not answer within the time given
+│   ├── RemoteTimeout      it did not answer within the time given
+│   └── ConnectionLost      the connection itself is gone: a pool opens another one
 ├── RemoteRefused          it answered, with an error: a retry would be refused again
 │   ├── RemoteDenied       it wants credentials, or other ones
 │   └── RemoteCanceled     it says that the task was canceled
@@ -37,6 +38,13 @@ class RemoteTimeout(RemoteUnavailable):
         super().__init__(where, f"no answer within {timeout_s:g} s")
         self.args = (where, timeout_s)
         self.timeout_s = timeout_s
+
+
+class ConnectionLost(RemoteUnavailable):
+    """The connection itself is gone (a process died, a session ended): no later call on it can succeed."""
+
+    def __str__(self) -> str:
+        return f"{self.where} broke off: {self.why}"
 
 
 class RemoteRefused(AdapterError):

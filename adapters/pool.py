@@ -1,0 +1,305 @@
+"""Keeps connections open between calls: one per credential and agent, never shared between credentials.
+
+A connection's context must be entered and exited in one task, so each has a task of its own in the pool. What callers
+hold is a handle that finds the open connection at each call; it stays good when the connection was closed for being
+idle, was lost, or was evicted because the agent changed.
+"""
+
+import copy
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import partial
+from types import TracebackType
+from typing import Self
+
+import anyio
+import anyio.abc
+import structlog
+
+from .base import Call, Connection, Outcome, Report
+from .errors import AdapterError, ConnectionLost, RemoteUnavailable
+from .wrappers import Backoff, Clock
+
+Opener = Callable[[], AbstractAsyncContextManager[Connection]]
+"""Makes a connection's context; called each time that one is opened."""
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoolKey:
+    """Whose connection to which agent."""
+
+    credential: str
+    """Names the credential that the connection carries: two principals share a connection only if they share this."""
+    agent: str
+    """The agent, as `evict` names it."""
+
+
+class State(StrEnum):
+    """Where a connection is in its life."""
+
+    OPENING = "opening"
+    OPEN = "open"
+    FAILED = "failed"
+    """It could not be opened and is not tried before `next_try_at`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConnectionState:
+    """What the pool knows of one connection, to be shown."""
+
+    key: PoolKey
+    state: State
+    calls: int = 0
+    """Calls in flight."""
+    failures: int = 0
+    """Openings that failed in a row."""
+    next_try_at: float | None = None
+    """When it may be opened again, on the pool's clock; None when at once."""
+    next_try_s: float = 0.0
+    """The same, in seconds from now."""
+    error: str = ""
+    """Why the last opening failed."""
+
+
+class ConnectionPool:
+    """Open connections by (credential, agent). An async context manager; leaving it closes them all."""
+
+    def __init__(
+        self,
+        *,
+        idle_s: float = 300.0,
+        drain_s: float = 30.0,
+        close_s: float = 5.0,
+        backoff: Backoff | None = None,
+        clock: Clock = time.monotonic,
+    ) -> None:
+        """Connections unused for `idle_s` are closed.
+
+        Calls in flight on an evicted connection may go on for `drain_s`, and when the pool closes for `close_s`.
+        """
+        self._idle_s = idle_s
+        self._drain_s = drain_s
+        self._close_s = close_s
+        self._backoff = backoff or Backoff(first_s=0.5, cap_s=60.0)
+        self._clock = clock
+        self._entries: dict[PoolKey, _Entry] = {}
+        self._failures: dict[PoolKey, _Failure] = {}
+        self._owned: set[_Entry] = set()
+        self._tasks: anyio.abc.TaskGroup | None = None
+
+    async def __aenter__(self) -> Self:
+        self._tasks = await anyio.create_task_group().__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        tasks, self._tasks = self._tasks, None
+        assert tasks is not None, "the pool is entered before it is left"
+        self._drain_s = min(self._drain_s, self._close_s)
+        for entry in list(self._owned):
+            self._retire(entry)
+        with anyio.move_on_after(self._close_s * 2):
+            for entry in list(self._owned):
+                await entry.closed.wait()
+        tasks.cancel_scope.cancel()
+        return await tasks.__aexit__(kind, error, trace)
+
+    async def get(self, key: PoolKey, opener: Opener) -> Connection:
+        """Return a handle on the open connection, opening it first where there is none.
+
+        Those who ask at the same time share one opening. The handle stays good; it opens the connection again when it
+        has to, by the `opener` given here.
+
+        Raises:
+            AdapterError: it could not be opened, now or a moment ago; every waiter gets the error. RemoteUnavailable
+                when it failed a moment ago and is not tried again yet: the message says when it is.
+        """
+        await self._acquire(key, opener)
+        return _Handle(partial(self._acquire, key, opener))
+
+    async def evict(self, agent: str) -> None:
+        """Forget an agent's connections and failures, because it changed or was removed.
+
+        Returns at once. Calls in flight go on; the old connection is closed after the last of them, or after `drain_s`.
+        """
+        for key in [key for key in self._failures if key.agent == agent]:
+            del self._failures[key]
+        for entry in [entry for entry in self._entries.values() if entry.key.agent == agent]:
+            self._retire(entry)
+
+    def states(self) -> tuple[ConnectionState, ...]:
+        """Return what is known of every connection: open, being opened, or failed."""
+        now = self._clock()
+        shown = [
+            ConnectionState(
+                key=entry.key, state=State.OPENING if entry.connection is None else State.OPEN, calls=len(entry.scopes)
+            )
+            for entry in self._entries.values()
+        ]
+        shown += [
+            ConnectionState(
+                key=key,
+                state=State.FAILED,
+                failures=failure.count,
+                next_try_at=failure.next_try_at,
+                next_try_s=max(0.0, failure.next_try_at - now),
+                error=str(failure.error),
+            )
+            for key, failure in self._failures.items()
+            if key not in self._entries
+        ]
+        return tuple(shown)
+
+    async def _acquire(self, key: PoolKey, opener: Opener) -> "_Entry":
+        entry = self._entries.get(key)
+        if entry is None or entry.retired.is_set():
+            entry = self._open(key, opener)
+        if entry.connection is None:
+            await entry.settled.wait()
+            if entry.error is not None:
+                raise copy.copy(entry.error) from entry.error
+            if entry.connection is None:
+                raise RemoteUnavailable(key.agent, "the connection was closed while it was being opened")
+        return entry
+
+    def _open(self, key: PoolKey, opener: Opener) -> "_Entry":
+        if self._tasks is None:
+            raise RemoteUnavailable(key.agent, "the hub is stopping")
+        failure = self._failures.get(key)
+        if failure is not None and (left_s := failure.next_try_at - self._clock()) > 0:
+            if not isinstance(failure.error, RemoteUnavailable):
+                raise copy.copy(failure.error) from failure.error
+            raise RemoteUnavailable(key.agent, f"{failure.error.why} (next tried in {left_s:.1f} s)") from failure.error
+        entry = _Entry(key, self._clock)
+        self._entries[key] = entry
+        self._owned.add(entry)
+        self._tasks.start_soon(self._own, entry, opener, name=f"connection to {key.agent}")
+        return entry
+
+    async def _own(self, entry: "_Entry", opener: Opener) -> None:
+        try:
+            # An adapter that loses its connection may cancel this task by a scope of its own: the block then just ends.
+            async with opener() as connection:
+                entry.connection = connection
+                self._failures.pop(entry.key, None)
+                entry.settled.set()
+                await self._serve(entry)
+        except AdapterError as error:
+            self._ended(entry, error)
+        except Exception as error:  # an adapter's bug is that agent's failure, not the hub's
+            _log.exception("connection_crashed", agent=entry.key.agent)
+            self._ended(entry, RemoteUnavailable(entry.key.agent, f"{type(error).__name__}: {error}"))
+        finally:
+            self._retire(entry)
+            self._owned.discard(entry)
+            entry.settled.set()
+            entry.lose()
+            entry.closed.set()
+
+    def _ended(self, entry: "_Entry", error: AdapterError) -> None:
+        if entry.connection is not None:
+            _log.warning("connection_lost", agent=entry.key.agent, why=str(error))
+            return
+        if entry.retired.is_set():
+            return  # evicted while it was being opened: the agent is another one now
+        entry.error = error
+        before = self._failures.get(entry.key)
+        count = before.count + 1 if before else 1
+        wait_s = self._backoff.wait_s(count)
+        self._failures[entry.key] = _Failure(count, self._clock() + wait_s, error)
+        _log.warning(
+            "connection_failed", agent=entry.key.agent, failures=count, next_try_s=round(wait_s, 1), why=str(error)
+        )
+
+    async def _serve(self, entry: "_Entry") -> None:
+        """Wait until the connection is to be closed: evicted, lost, or idle."""
+        while not entry.retired.is_set():
+            left_s = entry.used_at + self._idle_s - self._clock()
+            if left_s <= 0 and not entry.scopes:
+                self._retire(entry)
+                return
+            with anyio.move_on_after(left_s if left_s > 0 else self._idle_s):
+                await entry.retired.wait()
+        with anyio.move_on_after(self._drain_s):
+            await entry.wait_unused()
+
+    def _retire(self, entry: "_Entry") -> None:
+        if self._entries.get(entry.key) is entry:
+            del self._entries[entry.key]
+        entry.retired.set()
+
+
+class _Handle:
+    """A connection as callers hold it: each call finds the open one."""
+
+    def __init__(self, acquire: Callable[[], Awaitable["_Entry"]]) -> None:
+        self._acquire = acquire
+
+    async def call(self, call: Call, report: Report) -> Outcome:
+        entry = await self._acquire()
+        with entry.use() as connection:
+            return await connection.call(call, report)
+        raise ConnectionLost(entry.key.agent, "the connection was closed during the call")
+
+    async def cancel(self, remote_task: str) -> None:
+        entry = await self._acquire()
+        with entry.use() as connection:
+            return await connection.cancel(remote_task)
+        raise ConnectionLost(entry.key.agent, "the connection was closed during the call")
+
+
+class _Entry:
+    """One connection and the task that owns it."""
+
+    def __init__(self, key: PoolKey, clock: Clock) -> None:
+        self.key = key
+        self.connection: Connection | None = None
+        self.error: AdapterError | None = None
+        self.settled = anyio.Event()
+        """Opened, or failed to."""
+        self.retired = anyio.Event()
+        """Given to no new call."""
+        self.closed = anyio.Event()
+        self.scopes: set[anyio.CancelScope] = set()
+        self.used_at = clock()
+        self._clock = clock
+        self._drained = anyio.Event()
+
+    @contextmanager
+    def use(self) -> Iterator[Connection]:
+        """Count a call in; a call whose connection goes away under it is ended, and the block left."""
+        assert self.connection is not None, "an acquired entry is open"
+        with anyio.CancelScope() as scope:
+            self.scopes.add(scope)
+            try:
+                yield self.connection
+            except ConnectionLost:
+                self.retired.set()
+                raise
+            finally:
+                self.scopes.discard(scope)
+                self.used_at = self._clock()
+                if not self.scopes:
+                    self._drained.set()
+
+    async def wait_unused(self) -> None:
+        while self.scopes:
+            self._drained = anyio.Event()
+            await self._drained.wait()
+
+    def lose(self) -> None:
+        for scope in list(self.scopes):
+            scope.cancel()
+
+
+@dataclass(frozen=True)
+class _Failure:
+    count: int
+    next_try_at: float
+    error: AdapterError
