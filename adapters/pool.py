@@ -7,7 +7,7 @@ idle, was lost, or was evicted because the agent changed.
 
 import copy
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Generator
 from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -272,7 +272,7 @@ class _Entry:
         self._drained = anyio.Event()
 
     @contextmanager
-    def use(self) -> Iterator[Connection]:
+    def use(self) -> Generator[Connection]:
         """Count a call in; a call whose connection goes away under it is ended, and the block left."""
         assert self.connection is not None, "an acquired entry is open"
         with anyio.CancelScope() as scope:
