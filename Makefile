@@ -1,0 +1,37 @@
+# The two commands: `make demo` shows the main job, `make test` proves it. Both make their own .venv.
+PYTHON ?=
+ARGS ?=
+
+.PHONY: help setup setup-dev demo test lint types check lock bench clean
+
+help:  ## Show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+setup:  ## Make .venv and install what interhub needs
+	@PYTHON="$(PYTHON)" sh scripts/setup.sh core
+
+setup-dev:  ## The same, and what its tests need
+	@PYTHON="$(PYTHON)" sh scripts/setup.sh dev
+
+demo: setup  ## A goal carried out by LangGraph, CrewAI, an A2A agent and an MCP server (ARGS=--once ends by itself)
+	@.venv/bin/python examples/demo/demo.py $(ARGS)
+
+test: setup-dev  ## Every test (ARGS="tests/hub -k name" runs some)
+	@.venv/bin/python -m pytest $(ARGS)
+
+lint: setup-dev  ## Style and import rules
+	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/lint-imports --no-cache
+
+types: setup-dev  ## mypy and pyright, both strict
+	@.venv/bin/mypy && .venv/bin/pyright
+
+check: lint types  ## All static checks
+
+lock: setup-dev  ## Resolve the hash-locked requirements anew
+	@sh scripts/lock.sh
+
+bench: setup-dev  ## Every benchmark, one after the other
+	@for program in benchmarks/*.py; do echo "== $$program"; .venv/bin/python "$$program"; done
+
+clean:  ## Remove what setup, tests and demo made
+	rm -rf .venv .interhub build dist *.egg-info .mypy_cache .ruff_cache
