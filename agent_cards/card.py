@@ -9,7 +9,7 @@ from .json_value import JsonObject, empty_object
 
 @dataclass(frozen=True, kw_only=True)
 class AgentCard:
-    """What an agent says about itself (A2A 1.0, section 4.4.1; an MCP server says it in `server/discover` and its lists)."""
+    """What an agent says about itself (A2A 1.0, section 4.4.1; MCP `server/discover` and the lists of a server)."""
 
     name: str
     description: str = ""
