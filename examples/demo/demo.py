@@ -217,9 +217,8 @@ def show(result: dict[str, Any], seconds: float) -> bool:
     say("\n".join(f"   {line}" for line in str(result.get("text") or result.get("error") or "").splitlines()))
     say("\n   who did what")
     for step in result.get("steps", []):
-        say(
-            f"   {step.get('path', ''):<24} {step.get('agent', ''):<14} {step.get('state', ''):<10} {step.get('seconds') or 0:6.2f} s"
-        )
+        who = f"{step.get('path', ''):<24} {step.get('agent', ''):<14}"
+        say(f"   {who} {step.get('state', ''):<10} {step.get('seconds') or 0:6.2f} s")
     took_part = {step.get("agent") for step in result.get("steps", []) if step.get("state") == "completed"}
     missing = {"notes", "writers", "fact-checker", "clock"} - took_part
     if missing:
