@@ -139,10 +139,8 @@ async def check_describes_its_capabilities(harness: Harness) -> None:
     card = await harness.adapter.describe(harness.endpoint)
     names = {capability.name for capability in card.capabilities}
     for wanted in ("echo", "fail", "slow", *(["ask"] if Feature.ASKS in harness.features else [])):
-        capability = harness.request(wanted, "", _call(wanted, "")).capability
-        assert capability in names or (not capability and len(names) == 1), (
-            f"the card lists {names}, not {capability!r}"
-        )
+        name = harness.request(wanted, "", _call(wanted, "")).capability
+        assert name in names or (len(names) == 1 and not name), f"the card lists {names}, not {name!r}"
     for capability in card.capabilities:
         assert capability.input_schema.get("type") == "object", f"{capability.name}'s input schema is of no object"
     assert card.interfaces, "the card does not say where the agent was reached"
@@ -189,11 +187,10 @@ async def check_a_dead_endpoint_is_unavailable(harness: Harness) -> None:
     try:
         with anyio.fail_after(60):
             async with harness.adapter.connect(endpoint, card=card, label="the dead agent") as connection:
-                await connection.call(_request(harness, "echo", "anyone?"), ignore)
-    except RemoteUnavailable as error:
-        assert str(error).strip(), "the error says nothing"
-    else:
-        raise AssertionError("a dead endpoint gave an answer")
+                outcome = await connection.call(_request(harness, "echo", "anyone?"), ignore)
+    except RemoteUnavailable:
+        return
+    raise AssertionError(f"a dead endpoint gave an answer: {outcome}")
 
 
 async def check_a_cancellation_reaches_the_agent(harness: Harness) -> None:
@@ -278,7 +275,8 @@ async def check_a_bound_task_is_asked_for_before_it_is_sent_again(harness: Harne
     request = _request(harness, "echo", f"once {uuid4().hex}")
     async with _connected(harness) as connection:
         first = await connection.call(request, report)
-    assert updates and isinstance(updates[0], TaskBound), f"the first update is {updates[:1]}"
+    assert updates, "nothing was reported"
+    assert isinstance(updates[0], TaskBound), f"the first update is {updates[0]}"
     async with _connected(harness) as connection:
         second = await connection.call(replace(request, remote_task=updates[0].remote_task), ignore)
     assert said(first) == said(second), f"first {said(first)!r}, then {said(second)!r}"
@@ -355,7 +353,7 @@ async def _swallow(connection: Connection, request: Call) -> None:
 async def _eventually(harness: Harness, met: Callable[[Sequence[Seen]], bool], within_s: float, otherwise: str) -> None:
     # The agent may be another process, so what it saw can only be asked for again and again.
     with anyio.move_on_after(within_s):
-        while not met(await harness.seen()):
+        while not met(await harness.seen()):  # noqa: ASYNC110 -- see above
             await anyio.sleep(0.02)
         return
     raise AssertionError(f"{otherwise}; it saw {await harness.seen()}")

@@ -98,17 +98,18 @@ class ConnectionPool:
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool | None:
+    ) -> None:
         tasks, self._tasks = self._tasks, None
         assert tasks is not None, "the pool is entered before it is left"
         self._drain_s = min(self._drain_s, self._close_s)
         for entry in list(self._owned):
             self._retire(entry)
-        with anyio.move_on_after(self._close_s * 2):
+        with anyio.move_on_after(self._close_s * 2, shield=True):
             for entry in list(self._owned):
                 await entry.closed.wait()
         tasks.cancel_scope.cancel()
-        return await tasks.__aexit__(kind, error, trace)
+        # The block's own error goes on as it is; given to the task group it would come out as an exception group.
+        await tasks.__aexit__(None, None, None)
 
     async def get(self, key: PoolKey, opener: Opener) -> Connection:
         """Return a handle on the open connection, opening it first where there is none.
@@ -157,16 +158,17 @@ class ConnectionPool:
         return tuple(shown)
 
     async def _acquire(self, key: PoolKey, opener: Opener) -> "_Entry":
-        entry = self._entries.get(key)
-        if entry is None or entry.retired.is_set():
-            entry = self._open(key, opener)
-        if entry.connection is None:
-            await entry.settled.wait()
+        while True:
+            entry = self._entries.get(key)
+            if entry is None or entry.retired.is_set():
+                entry = self._open(key, opener)
+            if entry.connection is None:
+                await entry.settled.wait()
             if entry.error is not None:
                 raise copy.copy(entry.error) from entry.error
-            if entry.connection is None:
-                raise RemoteUnavailable(key.agent, "the connection was closed while it was being opened")
-        return entry
+            if entry.connection is not None:
+                return entry
+            # Evicted while it was being opened: the agent is another one now.
 
     def _open(self, key: PoolKey, opener: Opener) -> "_Entry":
         if self._tasks is None:
@@ -185,11 +187,12 @@ class ConnectionPool:
     async def _own(self, entry: "_Entry", opener: Opener) -> None:
         try:
             # An adapter that loses its connection may cancel this task by a scope of its own: the block then just ends.
-            async with opener() as connection:
-                entry.connection = connection
-                self._failures.pop(entry.key, None)
-                entry.settled.set()
-                await self._serve(entry)
+            with entry.opening:
+                async with opener() as connection:
+                    entry.connection = connection
+                    self._failures.pop(entry.key, None)
+                    entry.settled.set()
+                    await self._serve(entry)
         except AdapterError as error:
             self._ended(entry, error)
         except Exception as error:  # an adapter's bug is that agent's failure, not the hub's
@@ -207,7 +210,7 @@ class ConnectionPool:
             _log.warning("connection_lost", agent=entry.key.agent, why=str(error))
             return
         if entry.retired.is_set():
-            return  # evicted while it was being opened: the agent is another one now
+            return  # evicted while it was being opened
         entry.error = error
         before = self._failures.get(entry.key)
         count = before.count + 1 if before else 1
@@ -233,6 +236,8 @@ class ConnectionPool:
         if self._entries.get(entry.key) is entry:
             del self._entries[entry.key]
         entry.retired.set()
+        if entry.connection is None:
+            entry.opening.cancel()
 
 
 class _Handle:
@@ -261,6 +266,7 @@ class _Entry:
         self.key = key
         self.connection: Connection | None = None
         self.error: AdapterError | None = None
+        self.opening = anyio.CancelScope()
         self.settled = anyio.Event()
         """Opened, or failed to."""
         self.retired = anyio.Event()
