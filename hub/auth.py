@@ -1,0 +1,120 @@
+"""Who is calling: from an API key to a principal. And which addresses the hub may listen on with what it has."""
+
+import hmac
+import ipaddress
+import os
+from collections.abc import Iterable
+from hashlib import sha256
+
+from interhub.adapters import Principal
+
+from .datadir import DataDir
+from .errors import SettingsInvalid, Unauthenticated
+from .settings import Settings
+
+LOCAL = Principal(subject="local")
+"""The holder of the hub's own key. Until there are users, every accepted key is this one."""
+
+
+def key_hash(key: str) -> str:
+    """Return a key's SHA-256 in hex. Our keys hold 256 random bits, so a slow hash would add nothing."""
+    return sha256(key.encode()).hexdigest()
+
+
+class ApiKeys:
+    """Checks API keys. Only their hashes are kept in memory."""
+
+    def __init__(self, *, accepted: Iterable[str] = (), home: DataDir | None = None) -> None:
+        """`accepted` are hashes (`key_hash`); with `home`, the key kept there is accepted too, as it stands now."""
+        self._accepted = frozenset(accepted)
+        self._home = home
+        self._version: tuple[int, int, int] | None = None
+        self._home_hash = ""
+
+    def principal(self, key: str) -> Principal:
+        """Return whose key it is.
+
+        Raises:
+            Unauthenticated: it is nobody's.
+        """
+        given = key_hash(key)
+        # Every hash is compared, so that the time taken tells nothing.
+        matches = [hmac.compare_digest(given, known) for known in (*self._accepted, self._key_at_home())]
+        if not key or not any(matches):
+            raise Unauthenticated
+        return LOCAL
+
+    def principal_of_header(self, authorization: str, api_key: str = "") -> Principal:
+        """Return the caller of a request by its `Authorization: Bearer KEY`, or else its `X-API-Key`.
+
+        Raises:
+            Unauthenticated: neither holds an accepted key.
+        """
+        scheme, _, credentials = authorization.partition(" ")
+        if scheme.lower() == "bearer":
+            return self.principal(credentials.strip())
+        return self.principal(api_key)
+
+    def _key_at_home(self) -> str:
+        if self._home is None:
+            return ""
+        try:
+            stat = os.stat(self._home.key_file)  # about a microsecond: a rotated key holds from the next request on
+            version = (stat.st_ino, stat.st_mtime_ns, stat.st_size)
+            if version != self._version:
+                self._home_hash = key_hash(self._home.key())
+                self._version = version
+        except OSError:
+            self._version, self._home_hash = None, ""
+        return self._home_hash
+
+
+def api_keys(settings: Settings, home: DataDir) -> ApiKeys:
+    """Return the keys that the settings accept: with `auth.key` set, not the one in the data directory."""
+    accepted = set(settings.auth.key_hashes)
+    if settings.auth.key is not None:
+        accepted.add(key_hash(settings.auth.key.get_secret_value()))
+    return ApiKeys(accepted=accepted, home=None if settings.auth.key is not None else home)
+
+
+def own_key(settings: Settings, home: DataDir) -> str:
+    """Return the key that our own command line uses.
+
+    Raises:
+        DataDirUnusable: it cannot be read or made.
+    """
+    return settings.auth.key.get_secret_value() if settings.auth.key is not None else home.key()
+
+
+def is_loopback(host: str) -> bool:
+    """True when only this machine reaches the address."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def check_bind(settings: Settings) -> None:
+    """Refuse to listen where others reach us until somebody has chosen who may, and under which name.
+
+    Raises:
+        SettingsInvalid: what is missing, and how to set it.
+    """
+    host = settings.server.host
+    if is_loopback(host):
+        return
+    problems: list[str] = []
+    if not settings.auth.is_set:
+        problems.append(
+            f"server.host {host} is reachable from other machines: set auth.key (INTERHUB_AUTH__KEY) or "
+            "auth.key_hashes, so that it is you who chose the key they use"
+        )
+    if not settings.server.allowed_hosts:
+        problems.append(
+            f"server.host {host} is reachable from other machines: set server.allowed_hosts "
+            "(INTERHUB_SERVER__ALLOWED_HOSTS='[\"hub.example.com\"]') to the names they reach it by"
+        )
+    if problems:
+        raise SettingsInvalid(problems)

@@ -1,0 +1,116 @@
+"""Logs and traces of the hub's process: structlog on stderr, ours and the libraries' alike, and OpenTelemetry switched.
+
+The SDK and the exporter are the extra `interhub[otel]`; they are used when an OTLP endpoint is named by the standard
+variables (OTEL_EXPORTER_OTLP_ENDPOINT or OTEL_EXPORTER_OTLP_TRACES_ENDPOINT).
+"""
+
+import logging
+import os
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any, TextIO
+
+import structlog
+from opentelemetry import trace
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+from .settings import Logging
+
+log = structlog.get_logger()
+
+_QUIET = {
+    "httpx": logging.WARNING,
+    "httpcore": logging.WARNING,
+    "httpx2": logging.WARNING,
+    "httpcore2": logging.WARNING,
+    "asyncio": logging.WARNING,
+    "alembic": logging.WARNING,
+    "sse_starlette": logging.WARNING,
+    "dbos": logging.WARNING,
+    "mcp": logging.WARNING,
+    "a2a": logging.WARNING,
+    "uvicorn": logging.WARNING,
+}
+"""Libraries that tell more than the hub's operator needs."""
+
+
+def start_logging(settings: Logging, stream: TextIO | None = None) -> None:
+    """Send the log of this process, the libraries' included, to `stream` (stderr): one line per event."""
+    out = stream or sys.stderr
+    as_text = settings.format == "text" or (settings.format == "auto" and out.isatty())
+    level = getattr(logging, settings.level.upper())
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _add_trace,
+    ]
+    rendered: list[Processor] = (
+        [structlog.dev.ConsoleRenderer(colors=out.isatty())]
+        if as_text
+        else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(default=str)]
+    )
+    structlog.configure(
+        processors=[*shared, *rendered],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.PrintLoggerFactory(out),
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(out)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[*shared, structlog.stdlib.add_logger_name],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *rendered],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level)
+    for name, least in _QUIET.items():
+        logger = logging.getLogger(name)
+        logger.handlers.clear()
+        logger.propagate = True
+        logger.setLevel(max(level, least) if settings.level != "debug" else level)
+    logging.captureWarnings(True)
+
+
+def start_tracing(version: str) -> Callable[[], None]:
+    """Export spans where the environment names an OTLP endpoint. Returns what flushes them at the end.
+
+    Call it before the A2A SDK is imported: its own spans, which cost more than the work, are switched off here.
+    """
+    os.environ.setdefault("OTEL_INSTRUMENTATION_A2A_SDK_ENABLED", "false")
+    endpoint = os.environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT") or os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT")
+    if not endpoint or os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true":
+        return _nothing
+    if find_spec("opentelemetry.sdk") is None or find_spec("opentelemetry.exporter") is None:
+        log.warning("traces_not_exported", endpoint=endpoint, remedy="pip install 'interhub[otel]'")
+        return _nothing
+    # Imported by name: the extra is not there for the type checkers, nor for most installations.
+    sdk: Any = import_module("opentelemetry.sdk.trace")
+    export: Any = import_module("opentelemetry.sdk.trace.export")
+    resources: Any = import_module("opentelemetry.sdk.resources")
+    otlp: Any = import_module("opentelemetry.exporter.otlp.proto.http.trace_exporter")
+    about = {"service.name": os.environ.get("OTEL_SERVICE_NAME", "interhub"), "service.version": version}
+    provider = sdk.TracerProvider(resource=resources.Resource.create(about))
+    provider.add_span_processor(export.BatchSpanProcessor(otlp.OTLPSpanExporter()))
+    trace.set_tracer_provider(provider)
+
+    def stop() -> None:
+        provider.shutdown()
+
+    return stop
+
+
+def _nothing() -> None:
+    pass
+
+
+def _add_trace(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+    span = trace.get_current_span().get_span_context()
+    if span.is_valid:
+        event["trace_id"] = f"{span.trace_id:032x}"
+        event["span_id"] = f"{span.span_id:016x}"
+    return event
