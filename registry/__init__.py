@@ -10,6 +10,9 @@ from .errors import (
     InvalidAgentId,
     RegistryError,
 )
+from .memory import MemoryRegistry
+from .names import check_id, near_ids, slug
+from .sql import SqlRegistry
 from .store import Registry
 
 __all__ = [
@@ -22,6 +25,11 @@ __all__ = [
     "Health",
     "HealthState",
     "InvalidAgentId",
+    "MemoryRegistry",
     "Registry",
     "RegistryError",
+    "SqlRegistry",
+    "check_id",
+    "near_ids",
+    "slug",
 ]

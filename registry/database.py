@@ -1,0 +1,275 @@
+"""The one database: opened, checked, and brought to the newest revision of its tables.
+
+A SQLite file by default (write-ahead log, so that readers never wait for a writer), or PostgreSQL through psycopg.
+"""
+
+import os
+import re
+import sqlite3
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from .errors import DatabaseTooNew, DatabaseUnusable
+from .tables import agents, audit, blobs, delegations, dump_json, events, load_json, metadata, questions, runs
+
+__all__ = [
+    "BUSY_TIMEOUT_MS",
+    "agents",
+    "audit",
+    "blobs",
+    "database_errors",
+    "delegations",
+    "events",
+    "head_revision",
+    "metadata",
+    "open_database",
+    "questions",
+    "runs",
+    "stored_revision",
+    "writing",
+]
+
+BUSY_TIMEOUT_MS = 10_000
+"""How long a writer waits for another (another process included) before SQLite says "database is locked"."""
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+
+_MIGRATION_LOCK = 0x696E7465726875
+"""Key of the Postgres advisory lock under which replicas migrate one after the other ("interhu")."""
+
+_WRITES = "interhub_writes"
+
+
+def open_database(url: str) -> Engine:
+    """Open the database of a URL, and create or migrate its tables where needed.
+
+    `url` is `sqlite:////absolute/path.db` or `postgresql://user:password@host/name`. A SQLite file is created readable
+    by its owner only, and made so when it is not. Dispose of the engine when done.
+
+    Raises:
+        DatabaseUnusable: it cannot be reached, opened or written, or is no database; the message says why.
+        DatabaseTooNew: a newer interhub has migrated it.
+    """
+    where, parsed = _address(url)
+    engine = _sqlite(parsed, where) if parsed.get_backend_name() == "sqlite" else _postgres(parsed)
+    try:
+        with database_errors(engine):
+            _bring_to_head(engine)
+    except BaseException:
+        engine.dispose()
+        raise
+    return engine
+
+
+@contextmanager
+def writing(engine: Engine) -> Generator[Connection]:
+    """Begin a transaction that writes, commit it at the end, or roll it back when an exception passes.
+
+    On SQLite it takes the write lock at once (BEGIN IMMEDIATE) and waits for it. A transaction that reads first and
+    writes then fails without waiting when another has written in between; use this for those, and for all writes.
+
+    Raises:
+        DatabaseUnusable: the database cannot be written.
+    """
+    with (
+        database_errors(engine),
+        engine.connect().execution_options(**{_WRITES: True}) as connection,
+        connection.begin(),
+    ):
+        yield connection
+
+
+@contextmanager
+def database_errors(engine: Engine) -> Generator[None]:
+    """Raise what the database's driver says about its condition as DatabaseUnusable, with the place and the reason.
+
+    Errors of the statement itself (a constraint, a type) pass as they are.
+    """
+    try:
+        yield
+    except DBAPIError as error:
+        why = _condition(error, engine)
+        if why is None:
+            raise
+        raise DatabaseUnusable(_where(engine.url), why) from error
+
+
+def head_revision() -> str:
+    """Return the newest revision of the tables that this version knows."""
+    return max(_revisions())
+
+
+def stored_revision(connection: Connection) -> str | None:
+    """Return the revision that a database's tables are at; None when it has none of ours."""
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    return connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+
+
+def _revisions() -> frozenset[str]:
+    """Revisions by the names of their files, `0001_what.py`: reading Alembic's own list costs a third of a second."""
+    return frozenset(
+        name.group(1)
+        for file in (MIGRATIONS / "versions").iterdir()
+        if (name := re.match(r"(\d{4})_\w+\.py$", file.name))
+    )
+
+
+def _bring_to_head(engine: Engine) -> None:
+    with engine.connect() as connection:
+        if _at_head(engine, connection):
+            if engine.dialect.name == "sqlite":
+                _prove_writable(engine)
+            return
+    with writing(engine) as connection:
+        if engine.dialect.name == "postgresql":
+            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK})
+        if not _at_head(engine, connection):  # another process may have been first
+            _migrate(connection)
+
+
+def _at_head(engine: Engine, connection: Connection) -> bool:
+    revision = stored_revision(connection)
+    if revision is None:
+        return False
+    if revision not in _revisions():
+        raise DatabaseTooNew(_where(engine.url), revision)
+    return revision == head_revision()
+
+
+def _prove_writable(engine: Engine) -> None:
+    """Take and drop the write lock: fails at once when the file or its directory is read-only."""
+    with writing(engine) as connection:
+        connection.rollback()
+
+
+def _migrate(connection: Connection) -> None:
+    # Imported late: Alembic takes a third of a second, and a database at its newest revision does not need it.
+    from alembic import command
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+    config.set_main_option("path_separator", "os")
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
+
+
+def _address(url: str) -> tuple[str, URL]:
+    try:
+        parsed = make_url(url)
+    except (ArgumentError, ValueError) as error:
+        raise DatabaseUnusable(repr(url), "it is no database URL; write sqlite:////path or postgresql://…") from error
+    if parsed.drivername in ("postgres", "postgresql"):
+        parsed = parsed.set(drivername="postgresql+psycopg")
+    where = _where(parsed)
+    if parsed.get_backend_name() not in ("sqlite", "postgresql"):
+        raise DatabaseUnusable(where, "only sqlite and postgresql are known")
+    if parsed.get_backend_name() == "sqlite" and (not parsed.database or ":memory:" in parsed.database):
+        raise DatabaseUnusable(where, "a database in memory cannot be shared by threads; give a file")
+    return where, parsed
+
+
+def _where(url: URL) -> str:
+    """Name the database for people: a file's path, or the URL without its password."""
+    if url.get_backend_name() == "sqlite" and url.database:
+        return url.database
+    return url.render_as_string(hide_password=True)
+
+
+def _sqlite(url: URL, where: str) -> Engine:
+    if url.query.get("uri") != "true":
+        _prepare_file(Path(url.database or ""), where)
+    engine = create_engine(
+        url,
+        json_serializer=dump_json,
+        json_deserializer=load_json,
+        # Threads of the hub (40 of anyio's, and the engine's) must not wait for one another for want of a handle.
+        pool_size=8,
+        max_overflow=64,
+        connect_args={"timeout": BUSY_TIMEOUT_MS / 1000, "isolation_level": None},
+    )
+
+    @event.listens_for(engine, "connect")
+    def on_connect(connection: sqlite3.Connection, entry: ConnectionPoolEntry) -> None:  # pyright: ignore[reportUnusedFunction]
+        cursor = connection.cursor()
+        try:
+            for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
+                cursor.execute(f"PRAGMA {pragma}")
+        finally:
+            cursor.close()
+
+    @event.listens_for(engine, "begin")
+    def on_begin(connection: Connection) -> None:  # pyright: ignore[reportUnusedFunction]
+        # `isolation_level=None` leaves transactions to us: Python's sqlite3 would commit before DDL, so that a
+        # migration that is cut off would leave half of its tables.
+        writes = connection.get_execution_options().get(_WRITES, False)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+    return engine
+
+
+def _prepare_file(path: Path, where: str) -> None:
+    """Make sure that the file is there and only its owner can read it; SQLite gives its log files the same mode."""
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+        if path.stat().st_mode & 0o077:
+            path.chmod(0o600)
+    except FileNotFoundError as error:
+        raise DatabaseUnusable(where, f"the directory {path.parent} does not exist; create it") from error
+    except IsADirectoryError as error:
+        raise DatabaseUnusable(where, "it is a directory; name a file in it") from error
+    except PermissionError as error:
+        raise DatabaseUnusable(where, "this user may not read and write it; change its owner or mode") from error
+    except OSError as error:
+        raise DatabaseUnusable(where, f"{error.strerror or error}") from error
+
+
+def _postgres(url: URL) -> Engine:
+    try:
+        return create_engine(
+            url,
+            json_serializer=dump_json,
+            json_deserializer=load_json,
+            pool_pre_ping=True,  # a server that restarted costs one query, not a failed call
+            pool_size=8,
+            max_overflow=24,
+        )
+    except (NoSuchModuleError, ModuleNotFoundError) as error:
+        raise DatabaseUnusable(_where(url), f"its driver is not installed ({error})") from error
+    except SQLAlchemyError as error:
+        raise DatabaseUnusable(_where(url), str(error)) from error
+
+
+_CONDITIONS = (
+    ("file is not a database", "it is not a SQLite database; move it away, or name another file"),
+    ("malformed", "the file is damaged; restore it from a backup, or move it away to begin anew"),
+    ("readonly", "it is read-only; make the file and its directory writable"),
+    ("disk is full", "the disk is full; free some space"),
+    ("disk i/o error", "the disk fails, or the file was removed while in use"),
+    ("unable to open", "it cannot be opened; check that its directory exists and is writable"),
+    ("database is locked", f"another process has held it for over {BUSY_TIMEOUT_MS // 1000} s; stop that process"),
+)
+
+
+def _condition(error: DBAPIError, engine: Engine) -> str | None:
+    """Say what is wrong with the database itself; None when only the statement was."""
+    said = str(error.orig)
+    if engine.dialect.name == "sqlite":
+        lowered = said.lower()
+        return next((f"{why} ({said})" for sign, why in _CONDITIONS if sign in lowered), None)
+    state: object = getattr(error.orig, "sqlstate", None)
+    first_line = said.strip().partition("\n")[0]
+    if state is None and (error.connection_invalidated or type(error.orig).__name__ == "OperationalError"):
+        return f"the server cannot be reached: {first_line}"
+    # Classes of SQLSTATE: connection, authorisation, no such database, resources, operator intervention, system.
+    # 25006 is a read-only transaction, 42501 a missing privilege.
+    if isinstance(state, str) and (state[:2] in ("08", "28", "3D", "53", "57", "58") or state in ("25006", "42501")):
+        return first_line
+    return None

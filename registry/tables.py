@@ -1,0 +1,201 @@
+"""Every table of `interhub.db`: the registry's agents, and what the hub keeps about runs.
+
+They share one `metadata` and one history of migrations, so that one file (or one Postgres database) holds all of the
+hub's state. The registry reads and writes `agents` only; the others belong to the hub.
+"""
+
+import json
+from datetime import UTC, datetime
+
+import orjson
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Column,
+    DateTime,
+    Dialect,
+    Double,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+from sqlalchemy.types import TypeDecorator
+
+
+class Timestamp(TypeDecorator[datetime]):
+    """A moment, to the microsecond: aware going in, aware and in UTC coming out, also where SQLite keeps it as text."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Refuse a naive moment, and turn others to UTC."""
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError(f"a moment needs its time zone; {value} has none")
+        return value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Say that it is UTC where the database did not."""
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+def dump_json(value: object) -> str:
+    """Write the value of a JSON column: fast where orjson can, and else as Python can (huge integers, surrogates)."""
+    try:
+        return orjson.dumps(value).decode()
+    except TypeError:
+        return json.dumps(value, separators=(",", ":"), allow_nan=False)
+
+
+def load_json(text: str | bytes) -> object:
+    """Read the value of a JSON column, by the same two ways."""
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return json.loads(text)
+
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+_BIG_KEY = BigInteger().with_variant(Integer, "sqlite")
+"""SQLite numbers rows by itself only in a column declared INTEGER; it is 64 bits wide there as well."""
+
+_JSON = JSON(none_as_null=True)
+
+agents = Table(
+    "agents",
+    metadata,
+    Column("tenant", Text, primary_key=True),
+    Column("id", Text, primary_key=True),
+    Column("adapter", Text, nullable=False),
+    Column("card", _JSON, nullable=False),
+    Column("endpoint", _JSON, nullable=False),
+    Column("digest", Text, nullable=False),
+    Column("health_state", Text, nullable=False),
+    Column("health_error", Text, nullable=False),
+    Column("health_checked_at", Timestamp),
+    Column("health_next_try_at", Timestamp),
+    Column("created_at", Timestamp, nullable=False),
+    Column("updated_at", Timestamp, nullable=False),
+)
+"""Who exists."""
+
+runs = Table(
+    "runs",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("tenant", Text, nullable=False),
+    Column("subject", Text, nullable=False),
+    Column("context_id", Text, nullable=False),
+    Column("parent_id", Text),
+    Column("root_id", Text, nullable=False),
+    Column("agent_id", Text, nullable=False),
+    Column("goal", Text, nullable=False),
+    Column("spec", _JSON, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("outcome", _JSON),
+    Column("created_at", Timestamp, nullable=False),
+    Column("updated_at", Timestamp, nullable=False),
+    Column("ended_at", Timestamp),
+    Column("generation", BigInteger, nullable=False),
+    Index(None, "tenant", "created_at"),
+    Index(None, "tenant", "context_id"),
+    Index(None, "state"),
+    Index(None, "root_id"),
+    Index(None, "parent_id"),
+)
+"""Durable executions, as they stand; `generation` is the `seq` of the last event."""
+
+events = Table(
+    "events",
+    metadata,
+    Column("run_id", Text, primary_key=True),
+    Column("seq", BigInteger, primary_key=True, autoincrement=False),
+    Column("step", Text, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("n", Integer, nullable=False),
+    Column("at", Timestamp, nullable=False),
+    Column("payload", _JSON, nullable=False),
+    UniqueConstraint("run_id", "step", "attempt", "kind", "n"),
+)
+"""The journal. A replay that appends an event again meets the unique constraint. The key serves reading by run."""
+
+delegations = Table(
+    "delegations",
+    metadata,
+    Column("key", Text, primary_key=True),
+    Column("run_id", Text, nullable=False),
+    Column("step", Text, nullable=False),
+    Column("agent_id", Text, nullable=False),
+    Column("capability", Text, nullable=False),
+    Column("remote_task", Text, nullable=False),
+    Column("remote_context", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("updated_at", Timestamp, nullable=False),
+    Index(None, "run_id"),
+)
+"""Which task of which agent a call became, by idempotency key: asked for before a call is sent again."""
+
+questions = Table(
+    "questions",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("run_id", Text, nullable=False),
+    Column("step", Text, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("asked", _JSON, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("answer", _JSON),
+    Column("answered_by", Text),
+    Column("digest", Text, nullable=False),
+    Column("asked_at", Timestamp, nullable=False),
+    Column("expires_at", Timestamp),
+    Index(None, "run_id"),
+    Index(None, "state"),
+)
+"""What agents asked people, and what these said."""
+
+audit = Table(
+    "audit",
+    metadata,
+    Column("id", _BIG_KEY, primary_key=True, autoincrement=True),
+    Column("at", Timestamp, nullable=False),
+    Column("tenant", Text, nullable=False),
+    Column("subject", Text, nullable=False),
+    Column("action", Text, nullable=False),
+    Column("target", Text, nullable=False),
+    Column("decision", Text, nullable=False),
+    Column("outcome", Text, nullable=False),
+    Column("duration_ms", Double, nullable=False),
+    Column("detail", _JSON, nullable=False),
+    Index(None, "tenant", "at"),
+    sqlite_autoincrement=True,  # an id is never given twice, also after old records were deleted
+)
+"""One record for each decision and call."""
+
+blobs = Table(
+    "blobs",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("media_type", Text, nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("bytes", LargeBinary, nullable=False),
+    Column("created_at", Timestamp, nullable=False),
+    Index(None, "created_at"),
+)
+"""Large payloads, referred to by id."""
