@@ -8,6 +8,7 @@ AdapterError
 │   ├── RemoteDenied       it wants credentials, or other ones
 │   └── RemoteCanceled     it says that the task was canceled
 ├── ProtocolViolation      it answered with something its protocol does not allow
+│   └── AnswerTooLarge     it answered with more than we take
 ├── BadEndpoint            the address, command or file cannot be used as it stands
 └── AdapterNotFound        no adapter of that name is installed
 """
@@ -87,6 +88,24 @@ class ProtocolViolation(AdapterError):
 
     def __str__(self) -> str:
         return f"{self.where} broke its protocol: {self.what}"
+
+
+class AnswerTooLarge(ProtocolViolation):
+    """The agent answered with more than we take."""
+
+    def __init__(self, where: str, size: int, limit: int, what: str = "its answer") -> None:
+        super().__init__(where, f"{what} holds more than {limit} bytes")
+        self.args = (where, size, limit, what)
+        self.size = size
+        """Bytes counted until we stopped; there may have been more."""
+        self.limit = limit
+        self.subject = what
+
+    def __str__(self) -> str:
+        return (
+            f"{self.where}: {self.subject} is larger than the {self.limit:,} bytes we take "
+            f"({self.size:,} and counting); have it pass large files by URL, or raise the limit"
+        )
 
 
 class BadEndpoint(AdapterError):
