@@ -1,4 +1,7 @@
-"""Who exists: agents, where they are kept, and how one is found for a need."""
+"""Who exists: agents, where they are kept, and how one is found for a need.
+
+`SqlRegistry` is in `interhub.registry.sql` and not here: SQLAlchemy takes half a second, and every command imports us.
+"""
 
 from .agent import Agent, Health, HealthState
 from .errors import (
@@ -12,7 +15,6 @@ from .errors import (
 )
 from .memory import MemoryRegistry
 from .names import check_id, near_ids, slug
-from .sql import SqlRegistry
 from .store import Registry
 
 __all__ = [
@@ -28,7 +30,6 @@ __all__ = [
     "MemoryRegistry",
     "Registry",
     "RegistryError",
-    "SqlRegistry",
     "check_id",
     "near_ids",
     "slug",
