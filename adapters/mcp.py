@@ -1,0 +1,84 @@
+"""The adapter for MCP servers: streamable HTTP, the older HTTP with SSE, and processes over stdio; both eras.
+
+The MCP SDK takes a second to import, so everything that needs it is imported when a server is first connected to.
+"""
+
+import os
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+import anyio
+
+from interhub.agent_cards import AgentCard, Endpoint
+
+from .base import Connection
+from .expand import expand_all
+
+if TYPE_CHECKING:
+    from .mcp_connection import Target  # imports the SDK (see above)
+
+STARTUP_TIMEOUT_S = 30.0
+
+
+class McpAdapter:
+    """Speaks MCP to servers."""
+
+    name = "mcp"
+
+    def __init__(
+        self,
+        *,
+        startup_timeout_s: float = STARTUP_TIMEOUT_S,
+        default_cwd: str = "",
+        env: Mapping[str, str] | None = None,
+        on_changed: Callable[[str, str], None] | None = None,
+    ) -> None:
+        """Take what all its connections share.
+
+        `startup_timeout_s` is how long a server may take until it has said who it is. `default_cwd` is the folder of
+        processes whose endpoint names none. `env` is where `${NAME}` is looked up: the process's own by default.
+        `on_changed` is called with a connection's label and the notification's method when a server says that its
+        tools, prompts or resources are others now (`notifications/tools/list_changed`, ...); it returns at once.
+        """
+        self._startup_timeout_s = startup_timeout_s
+        self._default_cwd = default_cwd
+        self._env = os.environ if env is None else env
+        self._on_changed = on_changed
+
+    async def describe(self, endpoint: Endpoint) -> AgentCard:
+        """Connect to the server and list what it offers."""
+        from .mcp_catalogue import read_card
+        from .mcp_session import SessionEvents
+
+        label = endpoint.url or " ".join(endpoint.command)
+        target = self._target(endpoint, label)
+        async with target.session(SessionEvents()) as session:
+            return await read_card(session, endpoint, label, timeout_s=self._startup_timeout_s)
+
+    def connect(self, endpoint: Endpoint, *, card: AgentCard, label: str) -> AbstractAsyncContextManager[Connection]:
+        """Open a conversation; the server is connected to at the first call."""
+        return self._connect(self._target(endpoint, label), card)
+
+    @asynccontextmanager
+    async def _connect(self, target: "Target", card: AgentCard) -> AsyncGenerator[Connection]:
+        from .mcp_connection import McpConnection
+
+        # The group outlives the yield because entering and leaving happen in one task, by the Adapter's contract.
+        async with anyio.create_task_group() as tasks:
+            yield McpConnection(target, card, tasks, self._on_changed)
+            tasks.cancel_scope.cancel()
+
+    def _target(self, endpoint: Endpoint, label: str) -> "Target":
+        from .mcp_connection import Target
+
+        return Target(
+            endpoint=endpoint,
+            label=label,
+            env=expand_all(endpoint.env, self._env),
+            headers=expand_all(endpoint.headers, self._env),
+            cwd=endpoint.cwd or self._default_cwd,
+            startup_timeout_s=self._startup_timeout_s,
+            client_info={"name": "interhub", "version": version("interhub")},
+        )
