@@ -10,6 +10,7 @@ from .errors import (
     DatabaseError,
     DatabaseTooNew,
     DatabaseUnusable,
+    ImportUnreadable,
     InvalidAgentId,
     RegistryError,
 )
@@ -26,6 +27,7 @@ __all__ = [
     "DatabaseUnusable",
     "Health",
     "HealthState",
+    "ImportUnreadable",
     "InvalidAgentId",
     "MemoryRegistry",
     "Registry",

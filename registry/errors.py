@@ -4,6 +4,7 @@ RegistryError
 ├── AgentNotFound
 ├── AgentExists
 ├── InvalidAgentId
+├── ImportUnreadable         a file names no servers that could be imported
 └── DatabaseError
     ├── DatabaseUnusable     the file or server cannot be opened or written
     └── DatabaseTooNew       a newer interhub has migrated it
@@ -50,6 +51,21 @@ class InvalidAgentId(RegistryError):
         return (
             f"{self.agent_id!r} cannot be an agent's id: use 1 to 32 lower-case letters, digits and hyphens, "
             "beginning and ending with a letter or digit"
+        )
+
+
+class ImportUnreadable(RegistryError):
+    """A file is not one that names MCP servers."""
+
+    def __init__(self, source: str, why: str) -> None:
+        super().__init__(source, why)
+        self.source = source
+        self.why = why
+
+    def __str__(self) -> str:
+        return (
+            f"{self.source} cannot be imported: {self.why}; "
+            "give an mcp.json, a claude_desktop_config.json or VS Code's mcp.json"
         )
 
 
