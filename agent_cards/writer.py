@@ -70,8 +70,8 @@ def write_card(card: AgentCard, *, version: CardVersion, security: Security | No
     problems: list[Problem] = []
     if not card.name.strip():
         problems.append(Problem("name", "is missing"))
-    new = _interfaces(card, "1") if version != "0.3" else ()
-    old = _interfaces(card, "0.3") if version != "1.0" else ()
+    new: tuple[Endpoint, ...] = _interfaces(card, "1") if version != "0.3" else ()
+    old: tuple[Endpoint, ...] = _interfaces(card, "0.3") if version != "1.0" else ()
     if not (new or old) or (version == "dual" and not (new and old)):
         wanted = "1.0 and 0.3" if version == "dual" else version
         problems.append(Problem("supportedInterfaces", f"there is no A2A interface of version {wanted}"))
@@ -92,7 +92,7 @@ def write_card(card: AgentCard, *, version: CardVersion, security: Security | No
     }
     if card.provider:
         # Both fields are required (section 4.4.2); the address of the agent's documentation stands in for the URL.
-        written["provider"] = {"organization": card.provider, "url": card.documentation_url or (new or old)[0].url}
+        written["provider"] = {"organization": card.provider, "url": card.documentation_url or [*new, *old][0].url}
     if card.documentation_url:
         written["documentationUrl"] = card.documentation_url
     if card.icon_url:

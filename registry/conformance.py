@@ -13,14 +13,17 @@ Each check wants an empty registry. A failed check raises AssertionError.
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta, timezone
+from typing import TypeVar
 
 import anyio
 
 from interhub.agent_cards import AgentCard, Binding, Capability, Endpoint, Kind
 
 from .agent import Agent, Health, HealthState
-from .errors import AgentExists, AgentNotFound, InvalidAgentId
+from .errors import AgentExists, AgentNotFound, InvalidAgentId, RegistryError
 from .store import Registry
+
+E = TypeVar("E", bound=RegistryError)
 
 
 @dataclass(frozen=True)
@@ -99,6 +102,15 @@ def example(agent_id: str = "weather", *, tenant: str = "default") -> Agent:
     )
 
 
+async def _refusal(kind: type[E], verb: Awaitable[object], what: str) -> E:
+    """Return the error that a verb must raise."""
+    try:
+        await verb
+    except kind as error:
+        return error
+    raise AssertionError(f"{what} must be refused with {kind.__name__}")
+
+
 async def _keeps_everything(registry: Registry) -> None:
     agent = example()
     await registry.add(agent)
@@ -110,22 +122,16 @@ async def _keeps_everything(registry: Registry) -> None:
 
 async def _refuses_a_second(registry: Registry) -> None:
     await registry.add(example())
-    try:
-        await registry.add(replace(example(), adapter="a2a"))
-    except AgentExists as error:
-        assert error.agent_id == "weather"
-    else:
-        raise AssertionError("a second agent of the same id and tenant must be refused")
+    error = await _refusal(
+        AgentExists, registry.add(replace(example(), adapter="a2a")), "a second agent of the same id"
+    )
+    assert error.agent_id == "weather"
     assert (await registry.get("default", "weather")).adapter == "mcp", "the first one must stay"
 
 
 async def _refuses_bad_ids(registry: Registry) -> None:
     for agent_id in ("", "-a", "a-", "A", "a_b", "a b", "ä", "a" * 33, "a\n"):
-        try:
-            await registry.add(example(agent_id))
-        except InvalidAgentId:
-            continue
-        raise AssertionError(f"the id {agent_id!r} must be refused")
+        await _refusal(InvalidAgentId, registry.add(example(agent_id)), f"the id {agent_id!r}")
     assert await registry.all() == ()
 
 
@@ -133,18 +139,10 @@ async def _knows_what_is_missing(registry: Registry) -> None:
     await registry.add(example("weather"))
     await registry.add(example("weathervane", tenant="other"))
     for verb in (registry.get, registry.remove):
-        try:
-            await verb("default", "weathr")
-        except AgentNotFound as error:
-            assert error.near == ("weather",), "ids that look like it are named, of the same tenant only"
-        else:
-            raise AssertionError("an agent that is not there must be AgentNotFound")
-    try:
-        await registry.replace(example("forecast"))
-    except AgentNotFound as error:
-        assert error.near == ()
-    else:
-        raise AssertionError("there is nothing to replace")
+        error = await _refusal(AgentNotFound, verb("default", "weathr"), "an agent that is not there")
+        assert error.near == ("weather",), "ids that look like it are named, of the same tenant only"
+    error = await _refusal(AgentNotFound, registry.replace(example("forecast")), "replacing what is not there")
+    assert error.near == ()
 
 
 async def _keeps_tenants_apart(registry: Registry) -> None:
@@ -156,12 +154,8 @@ async def _keeps_tenants_apart(registry: Registry) -> None:
     assert await registry.list("nobody") == ()
     await registry.remove("other", "weather")
     assert await registry.get("default", "weather") == ours
-    try:
-        await registry.get("other", "weather")
-    except AgentNotFound as error:
-        assert error.near == (), "another tenant's ids must not be told"
-    else:
-        raise AssertionError("another tenant's agent must not be found")
+    error = await _refusal(AgentNotFound, registry.get("other", "weather"), "another tenant's agent")
+    assert error.near == (), "another tenant's ids must not be told"
 
 
 async def _lists_in_order(registry: Registry) -> None:

@@ -18,8 +18,8 @@ from tokenizers import Tokenizer
 
 Matrix = NDArray[np.float32]
 
-MAX_TOKENS = 512
-"""A text's first tokens that count: a description which goes on longer says nothing new about the capability."""
+MAX_CHARS = 2000
+"""A text's beginning that counts: a description which goes on longer says nothing new about the capability."""
 
 
 class Embedder(Protocol):
@@ -61,22 +61,23 @@ class WordLlama:
         100 queries have over 2.5 letters a piece, random letters 1.5, and 99 of 100 of those stay below 2. A character
         of Chinese, Japanese or Korean counts as a word.
         """
+        text = text[:MAX_CHARS]
         pieces = len(self._tokenizer.encode(text, add_special_tokens=False).ids)
         letters = sum(3 if character >= "\u3040" else 1 for character in text if character.isalnum())
         return min(1.0, letters / (3 * pieces)) if pieces else 0.0
 
     def _mean(self, text: str) -> Matrix:
         # One by one: the tokenizer's own batches start a pool of threads, which then live as long as the process.
-        ids = self._tokenizer.encode(text, add_special_tokens=False).ids
+        ids = self._tokenizer.encode(text[:MAX_CHARS], add_special_tokens=False).ids
         if not ids:
             return np.zeros(self.dimensions, dtype=np.float32)
-        return _unit(self._weights[ids].astype(np.float32).mean(axis=0, keepdims=True))[0]
+        mean: Matrix = self._weights[ids].astype(np.float32).mean(axis=0, keepdims=True)
+        return _unit(mean)[0]
 
     @cached_property
     def _tokenizer(self) -> Tokenizer:
         tokenizer = Tokenizer.from_file(str(_package() / "tokenizers" / "l2_supercat_tokenizer_config.json"))
         tokenizer.no_padding()
-        tokenizer.enable_truncation(MAX_TOKENS)
         return tokenizer
 
     @cached_property
@@ -87,7 +88,8 @@ class WordLlama:
 def _unit(rows: Matrix) -> Matrix:
     """Make every row one long; zeros stay zeros."""
     lengths = np.linalg.norm(rows, axis=1, keepdims=True)
-    return np.divide(rows, lengths, out=np.zeros_like(rows), where=lengths > 0)
+    unit: Matrix = np.divide(rows, lengths, out=np.zeros_like(rows), where=lengths > 0)
+    return unit
 
 
 def _package() -> Path:

@@ -43,7 +43,7 @@ class Imported:
     """What a file names."""
 
     servers: tuple[tuple[str, Endpoint], ...]
-    """Ids, made of the entries' names and different from one another, and where each is reached; in the file's order."""
+    """Ids made of the entries' names, no two the same, and where each is reached; in the file's order."""
     mistakes: tuple[Mistake, ...] = ()
     """Entries that were left out, and why. The others can be used all the same."""
 
@@ -135,34 +135,42 @@ class _Entry:
     def endpoint(self) -> Endpoint | None:
         entry = self._entry
         if not isinstance(entry, Mapping):
-            return self._wrong("", "must be an object with `command` or `url`")
+            self._wrong("", "must be an object with `command` or `url`")
+            return None
         if entry.get("disabled") is True or entry.get("enabled") is False:
-            return self._wrong("", "is disabled there; enable it to import it")
+            self._wrong("", "is disabled there; enable it to import it")
+            return None
         kind = entry.get("type", entry.get("transport", ""))
         kind = "".join(filter(str.isalnum, kind)).lower() if isinstance(kind, str) else "?"
         address = next((name for name in ("url", "serverUrl", "httpUrl") if entry.get(name)), "")
         command = entry.get("command")
         if command and address:
-            return self._wrong("", f"has both `command` and `{address}`; keep one")
+            self._wrong("", f"has both `command` and `{address}`; keep one")
+            return None
         if command or (kind == "stdio" and not address):
             if kind not in ("", "stdio"):
-                return self._wrong(".type", f"is {entry.get('type')!r}, but a server with `command` is stdio")
+                self._wrong(".type", f"is {entry.get('type')!r}, but a server with `command` is stdio")
+            return None
             return self._process(entry)
         if address:
             if kind == "sse":
                 return self._network(entry, address, Binding.MCP_SSE)
             if kind == "" or kind in _HTTP_TYPES:
                 return self._network(entry, address, Binding.MCP_HTTP)
-            return self._wrong(".type", f"is {entry.get('type')!r}; with `{address}` it is http or sse")
-        return self._wrong("", "needs `command` (a program) or `url` (an address)")
+            self._wrong(".type", f"is {entry.get('type')!r}; with `{address}` it is http or sse")
+            return None
+        self._wrong("", "needs `command` (a program) or `url` (an address)")
+        return None
 
     def _process(self, entry: JsonObject) -> Endpoint | None:
         program = self._text(entry, "command")
         arguments = self._arguments(entry.get("args"))
         if program and not arguments and re.search(r"\s-", program):
-            return self._wrong(".command", f"is a command line ({program!r}); put its arguments into `args`")
+            self._wrong(".command", f"is a command line ({program!r}); put its arguments into `args`")
+            return None
         if not program and not self.mistakes:
-            return self._wrong(".command", "is missing")
+            self._wrong(".command", "is missing")
+            return None
         if entry.get("envFile"):
             self._wrong(".envFile", "is not read; write the variables into `env` as ${NAME}")
         return Endpoint(
@@ -175,7 +183,8 @@ class _Entry:
     def _network(self, entry: JsonObject, address: str, binding: Binding) -> Endpoint | None:
         url = self._text(entry, address)
         if url and not re.match(r"https?://[^/\s]", url, re.IGNORECASE):
-            return self._wrong(f".{address}", f"is {url!r}, not an http(s) address")
+            self._wrong(f".{address}", f"is {url!r}, not an http(s) address")
+            return None
         return Endpoint(binding=binding, url=url, headers=self._texts(entry, "headers"))
 
     def _text(self, entry: JsonObject, name: str) -> str:

@@ -86,6 +86,7 @@ class Index:
             shelf = self._shelves.setdefault(agent.tenant, _Shelf(self._embedder))
             shelf.remove(agent.id)
             shelf.add(agent)
+            self._tidy(agent.tenant, shelf)
 
     def remove(self, tenant: str, agent_id: str) -> None:
         """Forget an agent; one that is not there is not an error."""
@@ -93,8 +94,7 @@ class Index:
             shelf = self._shelves.get(tenant)
             if shelf is not None:
                 shelf.remove(agent_id)
-                if not len(shelf):
-                    del self._shelves[tenant]
+                self._tidy(tenant, shelf)
 
     def warm(self) -> None:
         """Load the embedding model and embed what waits, so that the next search need not. For a background thread."""
@@ -125,6 +125,12 @@ class Index:
                 return ()
             return shelf.search(query[:MAX_QUERY_CHARS], limit, agents, kinds, floor)
 
+    def _tidy(self, tenant: str, shelf: "_Shelf") -> None:
+        if not len(shelf):
+            del self._shelves[tenant]
+        elif shelf.mostly_dead:
+            self._shelves[tenant] = shelf.compacted()
+
 
 @dataclass(frozen=True, kw_only=True)
 class _Entry:
@@ -140,7 +146,14 @@ class _Shelf:
 
     def __init__(self, embedder: Embedder) -> None:
         self._embedder = embedder
-        self._clear()
+        self._lexical = LexicalIndex()
+        self._entries: list[_Entry | None] = []
+        self._rows_of: dict[str, list[int]] = {}
+        self._waiting: dict[int, str] = {}
+        """Texts by row that are not embedded yet."""
+        self._live = np.zeros(0, dtype=np.bool_)
+        self._kinds = np.zeros(0, dtype=np.uint8)
+        self._vectors: Matrix = np.zeros((0, embedder.dimensions), dtype=np.float32)
 
     def __len__(self) -> int:
         return sum(len(rows) for rows in self._rows_of.values())
@@ -165,9 +178,25 @@ class _Shelf:
             self._entries[row] = None
             self._live[row] = False
             self._waiting.pop(row, None)
+
+    @property
+    def mostly_dead(self) -> bool:
+        """True when it is time to start anew without the rows of removed ones."""
         dead = len(self._entries) - len(self)
-        if dead > 256 and dead > len(self):
-            self._compact()
+        return dead > 256 and dead > len(self)
+
+    def compacted(self) -> "_Shelf":
+        """Return a shelf with the same capabilities and no dead rows."""
+        shelf = _Shelf(self._embedder)
+        for row, entry in enumerate(self._entries):
+            if entry is None:
+                continue
+            shelf._append(entry.agent_id, [(entry, self._waiting.get(row, ""))])
+            if row not in self._waiting:
+                new_row = len(shelf._entries) - 1
+                shelf._vectors[new_row] = self._vectors[row]
+                del shelf._waiting[new_row]
+        return shelf
 
     def embed_waiting(self) -> None:
         if not self._waiting:
@@ -193,7 +222,7 @@ class _Shelf:
         raw = np.where(eligible, meaning + LEXICAL_WEIGHT * words, -np.inf)
         best = np.argpartition(-raw, min(limit, considered) - 1)[: min(limit, considered)]
         matches: list[Match] = []
-        for row in best.tolist():
+        for row in (int(each) for each in best):
             entry = self._entries[row]
             score = _scaled(float(raw[row]), considered)
             if entry is None:
@@ -240,28 +269,6 @@ class _Shelf:
         self._live = np.concatenate([self._live, np.zeros(more, dtype=np.bool_)])
         self._kinds = np.concatenate([self._kinds, np.zeros(more, dtype=np.uint8)])
         self._vectors = np.concatenate([self._vectors, np.zeros((more, self._embedder.dimensions), dtype=np.float32)])
-
-    def _compact(self) -> None:
-        entries, vectors, waiting = self._entries, self._vectors, self._waiting
-        self._clear()
-        for row, entry in enumerate(entries):
-            if entry is None:
-                continue
-            self._append(entry.agent_id, [(entry, waiting.get(row, ""))])
-            if row not in waiting:
-                new_row = len(self._entries) - 1
-                self._vectors[new_row] = vectors[row]
-                del self._waiting[new_row]
-
-    def _clear(self) -> None:
-        self._lexical = LexicalIndex()
-        self._entries: list[_Entry | None] = []
-        self._rows_of: dict[str, list[int]] = {}
-        self._waiting: dict[int, str] = {}
-        """Texts by row that are not embedded yet."""
-        self._live = np.zeros(0, dtype=np.bool_)
-        self._kinds = np.zeros(0, dtype=np.uint8)
-        self._vectors: Matrix = np.zeros((0, self._embedder.dimensions), dtype=np.float32)
 
 
 def _scaled(raw: float, considered: int) -> float:
