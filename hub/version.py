@@ -1,0 +1,5 @@
+"""Which interhub this is."""
+
+from importlib.metadata import version
+
+VERSION = version("interhub")
