@@ -214,10 +214,10 @@ async def delegate(url: str) -> dict[str, Any]:
 def show(result: dict[str, Any], seconds: float) -> bool:
     """Print the result and who did what; return whether all four agents took part and all went well."""
     say(f"\n5. the result (run {result.get('run_id')}, {result.get('state')})\n")
-    say("\n".join(f"   {line}" for line in str(result.get("text") or result.get("error") or "").splitlines()))
+    say("\n".join(f"   {line}" for line in said(result).splitlines()))
     say("\n   who did what")
     for step in result.get("steps", []):
-        who = f"{step.get('path', ''):<24} {step.get('agent', ''):<14}"
+        who = f"{step.get('step', ''):<24} {step.get('agent', ''):<14}"
         say(f"   {who} {step.get('state', ''):<10} {step.get('seconds') or 0:6.2f} s")
     took_part = {step.get("agent") for step in result.get("steps", []) if step.get("state") == "completed"}
     missing = {"notes", "writers", "fact-checker", "clock"} - took_part
@@ -225,6 +225,11 @@ def show(result: dict[str, Any], seconds: float) -> bool:
         say(f"\n   missing: {', '.join(sorted(missing))}; see {relative(HOME / 'hub.log')}")
     say(f"\n   {seconds:.0f} s from the command to the result")
     return not missing and result.get("state") == "completed"
+
+
+def said(result: dict[str, Any]) -> str:
+    error = result.get("error") or {}
+    return str(result.get("answer") or error.get("message") or result.get("next") or "")
 
 
 def say_how_to_connect() -> None:
