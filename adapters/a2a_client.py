@@ -107,9 +107,9 @@ class A2aClient:
             async with self._open(request, headers) as response:
                 moved = self._moved(response)
                 if not moved:
-                    return await self._read(response)
+                    return await self._read(ask, response)
             async with self._open(self._written(ask), headers) as response:
-                return await self._read(response)
+                return await self._read(ask, response)
         except httpx.HTTPError as error:
             raise failed(error, self._where) from error
 
@@ -128,7 +128,7 @@ class A2aClient:
                     if response.status_code == 200 and media_type(response) == "text/event-stream":
                         return await self._pump(response, take)
                     # An error, or a server that answers a stream's request with one document.
-                    event = self._reader.event(await self._read(response))
+                    event = self._reader.event(await self._read(ask, response))
                     self._reader.note(Leniency.NOT_A_STREAM, found=media_type(response))
                     await take(event)
                     return None
@@ -161,11 +161,13 @@ class A2aClient:
         self._url = str(target)
         return True
 
-    async def _read(self, response: httpx.Response) -> Json:
+    async def _read(self, ask: Ask, response: httpx.Response) -> Json:
         """Read one whole answer, or raise what went wrong."""
         if response.status_code in (401, 403):
             raise denied(self._where, response)
         body = await read_body(response, self._where, max_bytes=self._max)
+        if response.status_code in _BUSY:
+            raise self._not_json(response, body)
         try:
             document: Json = orjson.loads(body)
         except orjson.JSONDecodeError as error:
@@ -175,6 +177,10 @@ class A2aClient:
         except ValueError as error:
             raise self._not_json(response, body) from error
         if response.status_code >= 400:
+            said = document.get("message") if isinstance(document, Mapping) else None
+            if isinstance(said, str):  # all that the 0.3 SDK's HTTP+JSON says: which error it is, the status tells
+                lost = response.status_code == 404 and ask.task_id
+                raise Fault(said, reason="TASK_NOT_FOUND" if lost else "")
             raise self._not_json(response, body)
         return payload
 

@@ -233,7 +233,8 @@ class Exchange:
                     # It took the task and lost it (a restart): the next attempt sends the message again.
                     why = f"it no longer knows the task {self.view.task_id}"
                     raise RemoteUnavailable(self._where, why) from fault
-                raise
+                why = f"the task {self.view.task_id} was begun and cannot be followed: {fault.message}"
+                raise RemoteRefused(self._where, why, code=fault.code) from fault
             except RemoteUnavailable:
                 failures += 1
                 if failures >= self._patience.reattach_attempts:
