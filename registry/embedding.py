@@ -72,7 +72,8 @@ class WordLlama:
         if not ids:
             return np.zeros(self.dimensions, dtype=np.float32)
         mean: Matrix = self._weights[ids].astype(np.float32).mean(axis=0, keepdims=True)
-        return _unit(mean)[0]
+        unit: Matrix = _unit(mean)[0]
+        return unit
 
     @cached_property
     def _tokenizer(self) -> Tokenizer:
