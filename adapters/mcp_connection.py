@@ -28,9 +28,9 @@ from .errors import (
 )
 from .mcp_arguments import ArgumentCheck
 from .mcp_content import ELICIT, completed, elicit_results, question
-from .mcp_http import SessionGone, Sink, http_streams
+from .mcp_http import Sink, http_streams
 from .mcp_open import Ended, OpenRequest, Question, Said
-from .mcp_relay import Answered, Ask, Asked, Notify, RelaySession, Reply, ServerFacts
+from .mcp_relay import Answered, Ask, Asked, Notify, RelaySession, Reply, ServerFacts, SessionGone
 from .mcp_session import Client, Diagnose, McpSession, SessionEvents, no_diagnosis, open_session
 from .mcp_stdio import StdioServer
 from .mcp_upstream import Upstream

@@ -23,6 +23,7 @@ from mcp.client.streamable_http import streamable_http_client
 from interhub.agent_cards import Binding, Endpoint, JsonObject
 
 from .errors import AdapterError, BadEndpoint, ProtocolViolation, RemoteDenied, RemoteRefused, RemoteUnavailable
+from .mcp_relay import SessionGone
 
 MAX_BODY_BYTES = 64 * 1024 * 1024
 """Most that one answer, or one event stream, may hold before it is cut off."""
@@ -47,10 +48,6 @@ class Sink(Protocol):
             MCPError: it cannot be answered; the server gets the error.
         """
         ...
-
-
-class SessionGone(RemoteUnavailable):
-    """The server no longer knows the session: it did not look at the request, which may go out again on a new one."""
 
 
 class ServerBusy(RemoteUnavailable):

@@ -10,11 +10,18 @@ from typing import Protocol, TypeAlias, runtime_checkable
 
 from interhub.agent_cards import JsonObject
 
+from .base import Connection
+from .errors import RemoteUnavailable
+
 Notify: TypeAlias = Callable[[str, JsonObject], Awaitable[None]]
 """Takes a notification of a request: its method and parameters."""
 
 Ask: TypeAlias = Callable[[str, JsonObject], Awaitable[JsonObject]]
 """Answers a request that the server makes: its method and parameters. Raises MCPError when it is not answered."""
+
+
+class SessionGone(RemoteUnavailable):
+    """The server no longer knows the session: it did not look at the request, which may go out again on a new one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,5 +138,18 @@ class McpRelay(Protocol):
         """Have a listener called with every notification of the shared session that belongs to no request.
 
         Returns what ends that.
+        """
+        ...
+
+
+@runtime_checkable
+class Leasable(Protocol):
+    """A handle, such as a pool's, that can lend the connection behind it."""
+
+    def lease(self) -> AbstractAsyncContextManager[Connection]:
+        """Hold the connection. When it goes away meanwhile the block is cancelled and left without an error.
+
+        Raises:
+            AdapterError: it could not be opened.
         """
         ...

@@ -7,8 +7,8 @@ idle, was lost, or was evicted because the agent changed.
 
 import copy
 import time
-from collections.abc import Awaitable, Callable, Generator
-from contextlib import AbstractAsyncContextManager, contextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
@@ -257,6 +257,13 @@ class _Handle:
         with entry.use() as connection:
             return await connection.cancel(remote_task)
         raise ConnectionLost(entry.key.agent, "the connection was closed during the call")
+
+    @asynccontextmanager
+    async def lease(self) -> AsyncGenerator[Connection]:
+        """Hold the open connection itself, counted as a call in flight (`interhub.adapters.mcp_relay.Leasable`)."""
+        entry = await self._acquire()
+        with entry.use() as connection:
+            yield connection
 
 
 class _Entry:

@@ -1,0 +1,167 @@
+"""The MCP face of single agents, with as little hub behind it as there can be: a pool, and a dictionary of agents."""
+
+import sys
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, cast
+
+import anyio
+import uvicorn
+from mcp.server.transport_security import TransportSecuritySettings
+from starlette.applications import Starlette
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from interhub.adapters import Adapter, Call, Connection, Outcome, Principal, Report
+from interhub.adapters.pool import ConnectionPool, PoolKey
+from interhub.agent_cards import AgentCard, Binding, Endpoint
+from interhub.hub.errors import NotAllowed
+from interhub.hub.faces.mcp_agent import McpAgentFace
+from interhub.hub.faces.mcp_calls import DirectCalls
+from interhub.hub.service import Hub
+from interhub.registry import Agent, AgentNotFound
+
+ROOT = Path(__file__).resolve().parents[2]
+EVERYTHING = ROOT / "examples" / "everything_server.py"
+LOOPBACK = TransportSecuritySettings(
+    enable_dns_rebinding_protection=True,
+    allowed_hosts=["127.0.0.1:*", "localhost:*"],
+    allowed_origins=["http://127.0.0.1:*", "http://localhost:*"],
+)
+
+
+def everything(*arguments: str, version: str = "") -> Endpoint:
+    """Return the endpoint of the everything server over stdio."""
+    command = (sys.executable, "-W", "ignore", str(EVERYTHING), *arguments)
+    return Endpoint(binding=Binding.MCP_STDIO, command=command, version=version)
+
+
+@asynccontextmanager
+async def everything_over_http(*arguments: str) -> AsyncGenerator[str]:
+    """Run the everything server over HTTP and yield its URL."""
+    command = [sys.executable, "-W", "ignore", str(EVERYTHING), "--http", "0", *arguments]
+    async with await anyio.open_process(command, stderr=sys.stderr) as process:
+        try:
+            assert process.stdout is not None
+            line = b""
+            with anyio.fail_after(30):
+                while b"\n" not in line:
+                    line += await process.stdout.receive()
+            yield line.decode().split()[-1]
+        finally:
+            process.kill()
+
+
+class SmallHub:
+    """An AgentHub over a pool."""
+
+    def __init__(self, pool: ConnectionPool, adapters: Mapping[str, Adapter]) -> None:
+        self._pool = pool
+        self._adapters = adapters
+        self.agents: dict[str, Agent] = {}
+        self.denied: set[str] = set()
+        """Capabilities that the policy denies."""
+        self.records: list[tuple[str, str, str]] = []
+        """Who used which capability, and how it ended."""
+        self._listeners: list[Callable[[str], None]] = []
+
+    async def add(self, agent_id: str, adapter: str, endpoint: Endpoint, card: AgentCard | None = None) -> Agent:
+        described = card or await self._adapters[adapter].describe(endpoint)
+        now = datetime.now(UTC)
+        agent = Agent(
+            id=agent_id,
+            adapter=adapter,
+            card=described,
+            endpoint=endpoint,
+            digest=f"sha256:{hash(described.capabilities)}" if card else "sha256:0",
+            created_at=now,
+            updated_at=now,
+        )
+        self.agents[agent_id] = agent
+        for listener in self._listeners:
+            listener(agent.tenant)
+        return agent
+
+    async def agent(self, principal: Principal, agent_id: str) -> Agent:
+        try:
+            return self.agents[agent_id]
+        except KeyError:
+            raise AgentNotFound(agent_id) from None
+
+    async def connection(self, principal: Principal, agent_id: str) -> tuple[Agent, Connection]:
+        agent = await self.agent(principal, agent_id)
+        adapter = self._adapters[agent.adapter]
+        key = PoolKey(credential=principal.key, agent=agent.id)
+        opener = lambda: adapter.connect(agent.endpoint, card=agent.card, label=agent.id)  # noqa: E731
+        return agent, await self._pool.get(key, opener)
+
+    async def call(
+        self, principal: Principal, agent_id: str, capability: str, *, report: Report, **more: Any
+    ) -> Outcome:
+        agent, connection = await self.connection(principal, agent_id)
+        more["kind"] = more["kind"] or agent.card.capabilities[0].kind
+        call = Call(capability=capability, principal=principal, **more)
+        return await connection.call(call, report)
+
+    def admit(self, agent: Agent, call: Call) -> None:
+        if call.capability in self.denied:
+            raise NotAllowed(f"{call.capability} of agent {agent.id}", "the test says so")
+
+    def record(self, agent: Agent, call: Call, *, outcome: str, started: float) -> None:
+        self.records.append((call.principal.subject, call.capability, outcome))
+
+    def on_agents_changed(self, listener: Callable[[str], None]) -> Callable[[], None]:
+        self._listeners.append(listener)
+        return lambda: self._listeners.remove(listener)
+
+
+def authenticated(app: ASGIApp) -> ASGIApp:
+    """Take the caller's name from `Authorization: Bearer NAME`, in the place of the outer layer."""
+
+    async def outer(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            headers = dict(scope["headers"])
+            name = headers.get(b"authorization", b"Bearer tester").decode().removeprefix("Bearer ")
+            scope["state"] = {**scope.get("state", {}), "principal": Principal(subject=name)}
+        await app(scope, receive, send)
+
+    return outer
+
+
+@asynccontextmanager
+async def serving(app: ASGIApp) -> AsyncGenerator[str]:
+    """Serve an application on a free port of loopback and yield its address."""
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning", lifespan="on", ws="none"))
+    server.config.load()
+    server.lifespan = server.config.lifespan_class(server.config)
+    async with anyio.create_task_group() as tasks:
+        await server.startup()
+        tasks.start_soon(server.main_loop)
+        try:
+            yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            server.force_exit = True
+            with anyio.CancelScope(shield=True):
+                await server.shutdown()
+            tasks.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def small_hub(adapters: Mapping[str, Adapter], **options: Any) -> AsyncGenerator[tuple[SmallHub, str]]:
+    """Serve the face of single agents; yields the hub and its address."""
+    async with ConnectionPool() as pool:
+        hub = SmallHub(pool, adapters)
+        # DirectCalls uses the hub's verb `call` alone.
+        face = McpAgentFace(hub, DirectCalls(cast(Hub, hub)), security=LOOPBACK, **options)
+
+        @asynccontextmanager
+        async def lifespan(app: Starlette) -> AsyncGenerator[None]:
+            async with face.running():
+                yield
+
+        app = Starlette(routes=[Route("/agents/{agent_id}/mcp", face)], lifespan=lifespan)
+        async with serving(authenticated(app)) as address:
+            yield hub, address
