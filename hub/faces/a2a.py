@@ -1,0 +1,73 @@
+"""The A2A face: the hub and every agent behind it as A2A agents, versions 1.0 and 0.3, over JSON-RPC and HTTP+JSON."""
+
+import re
+
+from a2a.extensions.common import HTTP_EXTENSION_HEADER, get_requested_extensions
+from a2a.server.context import ServerCallContext
+from a2a.server.routes import create_jsonrpc_routes, create_rest_routes
+from a2a.server.routes.common import ServerCallContextBuilder
+from a2a.utils.errors import VersionNotSupportedError
+from starlette.requests import Request
+from starlette.routing import BaseRoute, Mount, Route
+
+from interhub.hub.service import Hub
+
+from .a2a_cards import Cards, asked_version
+from .a2a_handler import Caller, HubHandler
+from .http import CARD_PATH, principal_of
+
+HUB_PATH = "/a2a"
+AGENT_PATH = "/agents/{agent_id}/a2a"
+
+_VERSION = re.compile(r"(1\.0|0\.3)(\.\d+)?")
+
+
+def a2a_routes(hub: Hub, *, public_agents: bool = True) -> list[BaseRoute]:
+    """Return the routes of the A2A face.
+
+    They need `interhub.hub.faces.http.Entrance` around the application, which names the caller. `public_agents` says
+    whether callers without a key may read which agents there are, in the hub's card and in the agents' own.
+    """
+    cards = Cards(hub, public_agents=public_agents)
+    handler = HubHandler(hub, cards)
+    contexts = _Contexts()
+    routes: list[BaseRoute] = []
+    for path, home in ((HUB_PATH, ""), (AGENT_PATH, "/agents/{agent_id}")):
+        # The card is found at the well-known place of the host and, for clients that are given the agent's own
+        # address as their base, below that.
+        routes += [Route(base + CARD_PATH, cards.serve, methods=["GET"]) for base in (home, path)]
+        # With and without a slash at the end: httpx appends one to a base URL, and the A2A TCK does so.
+        for address in (path, f"{path}/"):
+            routes += create_jsonrpc_routes(handler, address, contexts, enable_v0_3_compat=True)
+        rest = create_rest_routes(handler, contexts, enable_v0_3_compat=True)
+        # The SDK ends its list with a Mount for any first segment as tenant, which would take every path after it; our
+        # interfaces name no tenant, the key does.
+        routes.append(Mount(f"{path}/rest", routes=[route for route in rest if isinstance(route, Route)]))
+    return routes
+
+
+class _Contexts(ServerCallContextBuilder):
+    """Says who calls, in which version of A2A, and whom."""
+
+    def build(self, request: Request) -> ServerCallContext:
+        """Build the context of a call.
+
+        Raises:
+            VersionNotSupportedError: the request names a version that we do not speak. The SDK looks at the major
+                version only, and not at the query (A2A 1.0, section 3.6.2).
+        """
+        version = asked_version(request)
+        if version and not _VERSION.fullmatch(version):
+            raise VersionNotSupportedError(f"A2A {version[:20]} is not spoken here; 1.0 and 0.3 are")
+        # The SDK reads the version from these headers: without them, every request of 1.0 would be taken for 0.3.
+        headers = {**request.headers, "a2a-version": version}
+        return ServerCallContext(
+            user=Caller(principal_of(request.scope)),
+            state={
+                "headers": headers,
+                "agent_id": request.path_params.get("agent_id", ""),
+                "version": version or "0.3",
+                "facts": request.scope["state"].setdefault("facts", {}),
+            },
+            requested_extensions=get_requested_extensions(request.headers.getlist(HTTP_EXTENSION_HEADER)),
+        )

@@ -1,0 +1,271 @@
+"""What every request passes before a face sees it: host, origin, size, caller, trace; and the line that it leaves.
+
+Plain ASGI, because it stands on the path of every call.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Protocol, cast
+from urllib.parse import urlsplit
+from uuid import uuid4
+
+import structlog
+from opentelemetry import propagate, trace
+from opentelemetry.context import Context
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from interhub.adapters import Principal
+from interhub.hub.errors import Unauthenticated
+
+from .refusals import http_problem, refusal, refuse
+
+log = structlog.get_logger()
+tracer = trace.get_tracer("interhub")
+
+LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
+CARD_PATH = "/.well-known/agent-card.json"
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+_PROBES = frozenset({"/healthz", "/readyz"})
+_HUB_CARDS = frozenset({CARD_PATH, f"/a2a{CARD_PATH}"})
+_BAD_HOST = "this hub does not answer to the name {host!r}; add it to server.allowed_hosts if it should"
+_BAD_ORIGIN = "a page of {origin!r} may not use this hub"
+
+
+class Authenticator(Protocol):
+    """Knows the callers: `interhub.hub.auth.ApiKeys`."""
+
+    def principal_of_header(self, authorization: str, api_key: str = "") -> Principal:
+        """Return the caller of a request by its `Authorization` header, or else its `X-API-Key`.
+
+        Raises:
+            Unauthenticated: neither holds an accepted key.
+        """
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Perimeter:
+    """What a request must be like to be looked at."""
+
+    hosts: frozenset[str] = frozenset()
+    """Host names, without port, that it may name besides those of loopback; `*.example.com` and `*` are understood."""
+    origins: frozenset[str] = frozenset()
+    """Origins of web pages (`https://console.example.com`) that may send it, besides those of loopback and `hosts`."""
+    max_body_bytes: int = 16 * 1024 * 1024
+
+    def knows_host(self, host: str) -> bool:
+        """True when the hub answers to a `Host` header."""
+        name = _name_of(host)
+        return name in LOOPBACK_NAMES or _matches(name, self.hosts)
+
+    def knows_origin(self, origin: str) -> bool:
+        """True when pages of an `Origin` header may use the hub."""
+        if origin in self.origins:
+            return True
+        try:
+            parts = urlsplit(origin)
+        except ValueError:
+            return False
+        if parts.scheme not in ("http", "https"):
+            return False  # "null": a sandboxed frame or a file
+        return (self.knows_host(parts.netloc) and "*" not in self.hosts) or _name_of(parts.netloc) in LOOPBACK_NAMES
+
+
+def principal_of(scope: Scope) -> Principal:
+    """Return the caller of a request.
+
+    Raises:
+        Unauthenticated: it is on an open path, and came without a key.
+    """
+    principal = scope["state"].get("principal")
+    if principal is None:
+        raise Unauthenticated
+    return cast(Principal, principal)
+
+
+def note(scope: Scope, **facts: object) -> None:
+    """Add fields to the canonical line of a request."""
+    scope["state"].setdefault("facts", {}).update(facts)
+
+
+class Entrance:
+    """Lets in the requests that may come in, and writes one line for each.
+
+    Leaves in `scope["state"]`: `principal` (absent on open paths without a key), `request_id`. What the application
+    raises is logged with its traceback and said in the form of the path's face.
+    """
+
+    def __init__(self, app: ASGIApp, *, authenticator: Authenticator, perimeter: Perimeter | None = None) -> None:
+        self._app = app
+        self._authenticator = authenticator
+        self._perimeter = perimeter or Perimeter()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Take one connection (ASGI 3)."""
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+        elif scope["type"] == "http":
+            await self._http(scope, receive, send)
+        else:
+            await send({"type": "websocket.close", "code": 1008})  # no face speaks it
+
+    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = perf_counter()
+        headers: dict[bytes, bytes] = dict(reversed(scope["headers"]))  # the first of a name counts
+        state = scope.setdefault("state", {})
+        given = headers.get(b"x-request-id", b"").decode("latin-1")
+        request_id = given if _REQUEST_ID.fullmatch(given) else uuid4().hex
+        state["request_id"] = request_id
+        answered = _Answered(send, request_id)
+        with (
+            structlog.contextvars.bound_contextvars(request_id=request_id),
+            tracer.start_as_current_span(
+                f"{scope['method']} {_route(scope['path'])}",
+                context=_trace_context(headers),
+                kind=trace.SpanKind.SERVER,
+                attributes={"http.request.method": scope["method"], "url.path": scope["path"]},
+            ),
+        ):
+            try:
+                refused = self._refused(scope, headers)
+                if refused is None and b"transfer-encoding" in headers:
+                    receive, refused = await self._read(scope, receive)
+                if refused is not None:
+                    await refused(scope, receive, answered)
+                else:
+                    await self._app(scope, receive, answered)
+            except ClientDisconnect:
+                note(scope, disconnected=True)
+            except Exception as error:
+                log.exception("request_failed", method=scope["method"], path=scope["path"])
+                if not answered.status:
+                    await refusal(scope, error)(scope, receive, answered)
+            finally:
+                self._line(scope, answered, started)
+
+    def _refused(self, scope: Scope, headers: Mapping[bytes, bytes]) -> Response | None:
+        """Return the response to a request that may not come in; else leave its principal."""
+        perimeter = self._perimeter
+        host = headers.get(b"host", b"").decode("latin-1")
+        if not perimeter.knows_host(host):
+            return refuse(scope, http_problem(421, _BAD_HOST.format(host=host)))
+        origin = headers.get(b"origin")
+        if origin is not None and not perimeter.knows_origin(origin.decode("latin-1")):
+            return refuse(scope, http_problem(403, _BAD_ORIGIN.format(origin=origin.decode("latin-1"))))
+        length = headers.get(b"content-length", b"0")
+        if not length.isdigit():
+            return refuse(scope, http_problem(400, "Content-Length is not a number"))
+        if int(length) > perimeter.max_body_bytes:
+            return self._too_large(scope)
+        authorization = headers.get(b"authorization", b"").decode("latin-1")
+        api_key = headers.get(b"x-api-key", b"").decode("latin-1")
+        if not authorization and not api_key and _is_open(scope):
+            return None
+        try:
+            scope["state"]["principal"] = self._authenticator.principal_of_header(authorization, api_key)
+        except Unauthenticated as error:
+            # A probe with a stale key still learns whether the process lives.
+            return None if scope["path"] in _PROBES else refusal(scope, error)
+        return None
+
+    async def _read(self, scope: Scope, receive: Receive) -> tuple[Receive, Response | None]:
+        """Read a body that came without its length, up to the limit; every face needs the whole of it anyway."""
+        chunks: list[bytes] = []
+        size, more = 0, True
+        while more:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise ClientDisconnect
+            chunk = message.get("body", b"")
+            size += len(chunk)
+            if size > self._perimeter.max_body_bytes:
+                return receive, self._too_large(scope)
+            chunks.append(chunk)
+            more = message.get("more_body", False)
+        whole: list[Message] = [{"type": "http.request", "body": b"".join(chunks), "more_body": False}]
+
+        async def replay() -> Message:
+            return whole.pop() if whole else await receive()
+
+        return replay, None
+
+    def _too_large(self, scope: Scope) -> Response:
+        limit = self._perimeter.max_body_bytes
+        detail = f"the request body is larger than {limit} bytes; send large content by URL"
+        # The rest of the body is not read, so the connection cannot be used again.
+        return refuse(scope, http_problem(413, detail), headers={"Connection": "close"})
+
+    def _line(self, scope: Scope, answered: "_Answered", started: float) -> None:
+        state = scope["state"]
+        principal = state.get("principal")
+        write = log.debug if scope["path"] in _PROBES else log.info
+        write(
+            "request",
+            method=scope["method"],
+            path=scope["path"],
+            status=answered.status,
+            duration_ms=round((perf_counter() - started) * 1000.0, 2),
+            principal=principal.key if principal is not None else "",
+            **state.get("facts", {}),
+        )
+
+
+class _Answered:
+    """A `send` that remembers the status, and names the request."""
+
+    def __init__(self, send: Send, request_id: str) -> None:
+        self._send = send
+        self._request_id = request_id.encode("latin-1")
+        self.status = 0
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            message = {**message, "headers": [*message.get("headers", ()), (b"x-request-id", self._request_id)]}
+        await self._send(message)
+
+
+def _trace_context(headers: Mapping[bytes, bytes]) -> Context | None:
+    if b"traceparent" not in headers:
+        return None
+    carrier = {
+        name: headers[name.encode()].decode("latin-1")
+        for name in ("traceparent", "tracestate", "baggage")
+        if name.encode() in headers
+    }
+    return propagate.extract(carrier)
+
+
+def _is_open(scope: Scope) -> bool:
+    path: str = scope["path"]
+    if path in _PROBES:
+        return True
+    return path.endswith(CARD_PATH) and (path in _HUB_CARDS or path.startswith("/agents/"))
+
+
+def _route(path: str) -> str:
+    """Return a path without what differs from request to request: span names must be few."""
+    parts = path.split("/")
+    if len(parts) > 2 and parts[1] == "agents":
+        parts[2] = "{id}"
+    elif len(parts) > 3 and parts[1] == "api":
+        parts[3] = "{id}"
+    return "/".join(parts[:5])
+
+
+def _name_of(host: str) -> str:
+    name = host.lower()
+    if name.startswith("["):
+        return name[1:].partition("]")[0]
+    return name.partition(":")[0] if name.count(":") == 1 else name
+
+
+def _matches(name: str, patterns: frozenset[str]) -> bool:
+    if name in patterns or "*" in patterns:
+        return True
+    return any(pattern.startswith("*.") and name.endswith(pattern[1:]) for pattern in patterns)

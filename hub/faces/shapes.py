@@ -1,0 +1,239 @@
+"""The JSON of our own nouns, as REST, the command line and the console have it; `docs/rest.md` shows it.
+
+Names are in snake_case and dates are RFC 3339 in UTC. Messages, parts and artifacts keep A2A's shape (A2A 1.0,
+section 4.1), which is in camelCase. What is empty is written all the same, so that a reader need not guess.
+"""
+
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import TypeAlias
+
+from interhub.adapters import Completed, InputRequired, Outcome, Part, Usage
+from interhub.adapters.content import artifact_to_json, message_to_json, part_to_json
+from interhub.agent_cards import AgentCard, Capability, Endpoint, Json
+from interhub.hub.supervisor.run import Event, Question, Run, RunError, StepView
+from interhub.registry import Agent, Health
+from interhub.registry.search import Match
+
+Shape: TypeAlias = dict[str, Json]
+
+_EXPANDED = re.compile(r"\$\{[A-Za-z_][A-Za-z0-9_]*\}")
+HIDDEN = "(hidden)"
+"""Stands for what may be a secret."""
+
+
+def instant(at: datetime | None) -> str | None:
+    """Write a date as RFC 3339 in UTC, to the microsecond, with `Z`."""
+    if at is None:
+        return None
+    aware = at if at.tzinfo is not None else at.replace(tzinfo=UTC)
+    return aware.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def agent_shape(agent: Agent, *, capabilities: bool = True) -> Shape:
+    """Write an agent; without `capabilities` only their number, for lists."""
+    card = agent.card
+    shaped: Shape = {
+        "id": agent.id,
+        "tenant": agent.tenant,
+        "adapter": agent.adapter,
+        "name": card.name,
+        "description": card.description,
+        "version": card.version,
+        "provider": card.provider,
+        "endpoint": endpoint_shape(agent.endpoint),
+        "health": health_shape(agent.health),
+        "digest": agent.digest,
+        "capability_count": len(card.capabilities),
+        "created_at": instant(agent.created_at),
+        "updated_at": instant(agent.updated_at),
+    }
+    if capabilities:
+        shaped["capabilities"] = [capability_shape(capability) for capability in card.capabilities]
+        shaped["card"] = _card_shape(card)
+    return shaped
+
+
+def capability_shape(capability: Capability) -> Shape:
+    """Write what an agent can do."""
+    return {
+        "name": capability.name,
+        "kind": capability.kind.value,
+        "title": capability.title,
+        "description": capability.description,
+        "tags": list(capability.tags),
+        "examples": list(capability.examples),
+        "input_schema": capability.input_schema,
+        "output_schema": capability.output_schema,
+    }
+
+
+def endpoint_shape(endpoint: Endpoint) -> Shape:
+    """Write where an agent is reached. Values of headers and environment are hidden, but for the names in `${NAME}`."""
+    return {
+        "binding": endpoint.binding.value,
+        "url": endpoint.url,
+        "version": endpoint.version,
+        "command": list(endpoint.command),
+        "cwd": endpoint.cwd,
+        "headers": _hidden(endpoint.headers),
+        "env": _hidden(endpoint.env),
+        "options": endpoint.options,
+    }
+
+
+def health_shape(health: Health) -> Shape:
+    """Write what was last seen of an agent."""
+    return {
+        "state": health.state.value,
+        "last_error": health.last_error,
+        "checked_at": instant(health.checked_at),
+        "next_try_at": instant(health.next_try_at),
+    }
+
+
+def run_shape(run: Run, *, full: bool = True) -> Shape:
+    """Write a run; when not `full`, without the steps, the answer and the artifacts, for lists."""
+    shaped: Shape = {
+        "id": run.id,
+        "context_id": run.context_id,
+        "subject": run.subject,
+        "agent_id": run.agent_id,
+        "state": run.state.value,
+        "goal": message_to_json(run.goal),
+        "error": None if run.error is None else _error_shape(run.error),
+        "questions": [question_shape(question) for question in run.questions],
+        "created_at": instant(run.created_at),
+        "updated_at": instant(run.updated_at),
+        "ended_at": instant(run.ended_at),
+        "generation": run.generation,
+    }
+    if full:
+        shaped["parts"] = _parts(run.parts)
+        shaped["structured"] = run.structured
+        shaped["artifacts"] = [artifact_to_json(artifact) for artifact in run.artifacts]
+        shaped["steps"] = [step_shape(step) for step in run.steps]
+    return shaped
+
+
+def step_shape(step: StepView) -> Shape:
+    """Write a step of a run: who does it, for how long, how it went."""
+    return {
+        "path": step.path,
+        "title": step.title,
+        "agent_id": step.agent_id,
+        "capability": step.capability,
+        "state": step.state.value,
+        "attempts": step.attempts,
+        "started_at": instant(step.started_at),
+        "ended_at": instant(step.ended_at),
+        "why": step.why,
+        "error": step.error,
+        "usage": _usage(step.usage),
+    }
+
+
+def question_shape(question: Question) -> Shape:
+    """Write what a run asks a person."""
+    return {
+        "id": question.id,
+        "run_id": question.run_id,
+        "step": question.step,
+        "agent_id": question.agent_id,
+        "parts": _parts(question.parts),
+        "schema": question.schema,
+        "auth": question.auth,
+        "asked_at": instant(question.asked_at),
+        "expires_at": instant(question.expires_at),
+    }
+
+
+def event_shape(event: Event) -> Shape:
+    """Write a fact about a run."""
+    return {
+        "run_id": event.run_id,
+        "seq": event.seq,
+        "kind": event.kind.value,
+        "step": event.step,
+        "attempt": event.attempt,
+        "at": instant(event.at),
+        "payload": event.payload,
+    }
+
+
+def match_shape(match: Match) -> Shape:
+    """Write a capability that fits a need, and why."""
+    return {
+        "agent_id": match.agent_id,
+        "capability": match.capability.name,
+        "kind": match.capability.kind.value,
+        "title": match.capability.title,
+        "description": match.capability.description,
+        "score": round(match.score, 4),
+        "is_match": match.is_match,
+        "lexical": round(match.lexical, 4),
+        "embedding": round(match.embedding, 4),
+        "terms": list(match.terms),
+        "why": match.why,
+    }
+
+
+def outcome_shape(outcome: Outcome) -> Shape:
+    """Write how a direct call ended: `outcome` is `completed` or `input_required`."""
+    match outcome:
+        case Completed():
+            return {
+                "outcome": "completed",
+                "parts": _parts(outcome.parts),
+                "structured": outcome.structured,
+                "artifacts": [artifact_to_json(artifact) for artifact in outcome.artifacts],
+                "usage": _usage(outcome.usage),
+            }
+        case InputRequired():
+            return {
+                "outcome": "input_required",
+                "question": _parts(outcome.question),
+                "schema": outcome.schema,
+                "auth": outcome.auth,
+                "state": outcome.state,
+            }
+
+
+def _error_shape(error: RunError) -> Shape:
+    return {"reason": error.reason, "message": error.message, "step": error.step}
+
+
+def _usage(usage: Usage | None) -> Json:
+    if usage is None:
+        return None
+    return {
+        "input_tokens": usage.input_tokens,
+        "output_tokens": usage.output_tokens,
+        "cost_usd": usage.cost_usd,
+    }
+
+
+def _parts(parts: tuple[Part, ...]) -> list[Json]:
+    return [part_to_json(part) for part in parts]
+
+
+def _card_shape(card: AgentCard) -> Shape:
+    return {
+        "documentation_url": card.documentation_url,
+        "icon_url": card.icon_url,
+        "streaming": card.streaming,
+        "input_modes": list(card.input_modes),
+        "output_modes": list(card.output_modes),
+        "instructions": card.instructions,
+    }
+
+
+def _hidden(values: Mapping[str, str]) -> Shape:
+    return {name: value if _is_only_names(value) else HIDDEN for name, value in values.items()}
+
+
+def _is_only_names(value: str) -> bool:
+    """True for `${TOKEN}` and `Bearer ${TOKEN}`: such values are names, not secrets."""
+    rest = _EXPANDED.sub("", value)
+    return rest != value and rest.strip().lower() in ("", "bearer", "basic", "token")

@@ -1,0 +1,133 @@
+"""A hub with its A2A and REST faces, over a supervisor twin and scripted agents; asked in process, or over a socket."""
+
+import socket
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import cast
+
+import anyio
+import httpx
+import uvicorn
+from starlette.applications import Starlette
+from starlette.types import ASGIApp
+
+from interhub.adapters import Completed, Principal, TextPart
+from interhub.adapters.pool import ConnectionPool
+from interhub.adapters.testing import ScriptedAdapter, ScriptedAgent
+from interhub.agent_cards import Binding, Endpoint, Kind
+from interhub.hub.audit import MemoryAuditLog
+from interhub.hub.discovery import Discovery, FromEndpoint
+from interhub.hub.dispatch import Dispatcher
+from interhub.hub.errors import Unauthenticated
+from interhub.hub.faces.a2a import a2a_routes
+from interhub.hub.faces.http import Entrance, Perimeter
+from interhub.hub.faces.refusals import exception_handlers
+from interhub.hub.faces.rest import rest_routes
+from interhub.hub.policy import TenantPolicy
+from interhub.hub.service import Hub, HubInfo
+from interhub.hub.supervisor.supervisor import Supervisor
+from interhub.registry.memory import MemoryRegistry
+from interhub.registry.search import Index
+
+from .supervisor_twin import SupervisorTwin, supervisor_twin
+
+ALICE = Principal(subject="alice")
+BOB = Principal(subject="bob")
+EVE = Principal(subject="eve", tenant="elsewhere")
+KEYS = {"alice-key": ALICE, "bob-key": BOB, "eve-key": EVE}
+
+
+class Keys:
+    """Knows three callers."""
+
+    def principal_of_header(self, authorization: str, api_key: str = "") -> Principal:
+        scheme, _, key = authorization.partition(" ")
+        principal = KEYS.get(key if scheme.lower() == "bearer" else api_key)
+        if principal is None:
+            raise Unauthenticated
+        return principal
+
+
+@dataclass(frozen=True, kw_only=True)
+class Site:
+    """The hub and how it is asked."""
+
+    app: ASGIApp
+    hub: Hub
+    supervisor: SupervisorTwin
+    clerk: ScriptedAgent
+    tools: ScriptedAgent
+    client: httpx.AsyncClient
+    """Alice's; in process, so that an answer comes when it is whole."""
+    missing: dict[str, str] = field(default_factory=dict[str, str])
+    """What `/readyz` says is not ready."""
+
+
+@asynccontextmanager
+async def face_site(
+    *, base_url: str = "http://hub.test", perimeter: Perimeter | None = None, public_agents: bool = True
+) -> AsyncGenerator[Site]:
+    """Open a hub with two agents: `clerk` (one skill) and `tools` (an MCP server's two tools)."""
+    clerk = ScriptedAgent("clerk").on("file", Completed(parts=(TextPart(text="filed"),)), description="Files letters")
+    tools = ScriptedAgent("tools")
+    for name in ("add", "divide"):
+        tools.on(name, Completed(structured={"result": 4}), kind=Kind.TOOL, description=f"{name} two numbers")
+    adapters = {"scripted": ScriptedAdapter(clerk, tools)}
+    missing: dict[str, str] = {}
+
+    async def readiness() -> Mapping[str, str]:
+        return missing
+
+    async with AsyncExitStack() as stack:
+        twin = await stack.enter_async_context(supervisor_twin())
+        pool = await stack.enter_async_context(ConnectionPool())
+        audit = MemoryAuditLog()
+        hub = Hub(
+            info=HubInfo(base_url=base_url, version="0.1.0"),
+            registry=MemoryRegistry(),
+            index=Index(),
+            discovery=Discovery(adapters=adapters, documents=twin),
+            dispatcher=Dispatcher(adapters=adapters, pool=pool, policy=TenantPolicy(), audit=audit),
+            supervisor=cast(Supervisor, twin),
+            audit=audit,
+        )
+        for agent in (clerk, tools):
+            endpoint = Endpoint(binding=Binding.LOCAL, url=f"scripted:{agent.name}")
+            await hub.add_agent(ALICE, FromEndpoint(adapter="scripted", endpoint=endpoint))
+        routes = [*a2a_routes(hub, public_agents=public_agents), *rest_routes(hub, readiness=readiness)]
+        site = Starlette(routes=routes, exception_handlers=exception_handlers())
+        app = Entrance(
+            site,
+            authenticator=Keys(),
+            perimeter=perimeter or Perimeter(hosts=frozenset({"hub.test"}), max_body_bytes=1024 * 1024),
+        )
+        client = await stack.enter_async_context(
+            httpx.AsyncClient(
+                transport=httpx.ASGITransport(app, raise_app_exceptions=False),
+                base_url="http://hub.test",
+                headers={"Authorization": "Bearer alice-key"},
+                timeout=10,
+            )
+        )
+        yield Site(app=app, hub=hub, supervisor=twin, clerk=clerk, tools=tools, client=client, missing=missing)
+
+
+def free_socket() -> socket.socket:
+    """Return a socket bound to a free port of loopback."""
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    return listener
+
+
+@asynccontextmanager
+async def serving(app: ASGIApp, listener: socket.socket) -> AsyncGenerator[str]:
+    """Serve an application on a socket with uvicorn, and yield its URL."""
+    config = uvicorn.Config(app, log_level="error", access_log=False, lifespan="off", timeout_graceful_shutdown=1)
+    server = uvicorn.Server(config)
+    host, port = listener.getsockname()
+    async with anyio.create_task_group() as tasks:
+        listener.listen()
+        tasks.start_soon(server.serve, [listener])
+        yield f"http://{host}:{port}"
+        server.should_exit = True
