@@ -1,7 +1,8 @@
 """Speaks to A2A agents: versions 1.0 and 0.3, over JSON-RPC and HTTP+JSON.
 
-The pieces: `a2a_cards` finds the card, `a2a_wire` writes requests, `a2a_tolerance` reads answers, `a2a_client` does
-both over HTTP, `a2a_task` keeps what is known of one task, and `a2a_exchange` sees one call through.
+The pieces: `a2a_cards` finds the card, `a2a_message` says what we have to say, `a2a_wire` writes requests,
+`a2a_tolerance` reads answers into `a2a_events`, `a2a_client` does both over HTTP, `a2a_task` keeps what is known of one
+task, and `a2a_exchange` sees one call through.
 """
 
 import os

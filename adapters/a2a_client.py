@@ -13,9 +13,10 @@ import orjson
 
 from interhub.agent_cards import Json
 
+from .a2a_events import Event, MessageAnswer, TaskSnapshot
 from .a2a_sse import EventTooLarge, SseDecoder
 from .a2a_tolerance import Leniency, TolerantReader
-from .a2a_wire import Ask, Dialect, Event, Fault, HttpRequest, MessageAnswer, Operation, TaskSnapshot
+from .a2a_wire import Ask, Dialect, Fault, HttpRequest, Operation
 from .content import Message
 from .egress import byte_chunks, denied, failed, media_type, read_body, redirected
 from .errors import AdapterError, AnswerTooLarge, ProtocolViolation, RemoteRefused, RemoteUnavailable

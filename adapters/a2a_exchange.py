@@ -5,22 +5,21 @@ task when there is neither. Whatever was missed on the way is fetched at the end
 """
 
 import time
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from enum import StrEnum
-from uuid import UUID, uuid5
 
 import anyio
 import structlog
 
-from interhub.agent_cards import Json, JsonObject
-
 from .a2a_client import A2aClient
+from .a2a_events import Event, TaskSnapshot, TaskState
+from .a2a_message import Question, message_id, write_message
 from .a2a_task import TaskView, question_mark
 from .a2a_tolerance import Leniency
-from .a2a_wire import Event, Fault, TaskSnapshot, TaskState
-from .base import Call, Completed, InputRequired, Outcome, Report, Resume
-from .content import DataPart, Message, Part, Role, TextPart, text_of
+from .a2a_wire import Fault
+from .base import Call, Completed, InputRequired, Outcome, Report
+from .content import TextPart, text_of
 from .errors import (
     AdapterError,
     AnswerTooLarge,
@@ -32,16 +31,6 @@ from .errors import (
 
 _log = structlog.get_logger(__name__)
 
-SKILL_KEY = "interhub.dev/skill"
-"""Message metadata: id of the skill that is wanted. A2A itself lets a message name none."""
-IDEMPOTENCY_KEY = "interhub.dev/idempotencyKey"
-"""Message metadata: the call's idempotency key. The message id is made from it."""
-BUDGET_KEY = "interhub.dev/budget"
-"""Message metadata: what is left for the whole tree of delegations: `{depth, calls?, tokens?, costUsd?}`."""
-DECLINED_KEY = "interhub.dev/declined"
-"""Message metadata of an answer: true when the person declined to answer."""
-
-_MESSAGE_IDS = UUID("6f2f9b1e-6d1c-5b0e-9a52-4f6d0c1f7a11")
 _NOT_OFFERED = frozenset({"UNSUPPORTED_OPERATION", "METHOD_NOT_FOUND"})
 
 
@@ -70,36 +59,6 @@ class Patience:
     """How often in a row the agent may be out of reach, once it has our task, before the call fails."""
     cancel_s: float = 2.0
     """What telling the agent to stop may take."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Question:
-    """What is needed to answer an InputRequired, in this or another process."""
-
-    task_id: str
-    context_id: str
-    turn: int
-    """How many messages this call has sent."""
-    mark: str
-    """Tells this question from a later one of the same task."""
-
-    def to_json(self) -> JsonObject:
-        """Write the state blob."""
-        return {"taskId": self.task_id, "contextId": self.context_id, "turn": self.turn, "mark": self.mark}
-
-    @classmethod
-    def from_json(cls, state: Json, where: str) -> "Question":
-        """Read the state blob.
-
-        Raises:
-            RemoteRefused: it is none of ours.
-        """
-        if isinstance(state, Mapping):
-            task_id, context_id = state.get("taskId"), state.get("contextId")
-            turn, mark = state.get("turn"), state.get("mark")
-            if isinstance(task_id, str) and task_id and isinstance(turn, int):
-                return cls(task_id=task_id, context_id=str(context_id or ""), turn=turn, mark=str(mark or ""))
-        raise RemoteRefused(where, "the answer belongs to no question of this agent (its state is not one of A2A)")
 
 
 class Exchange:
@@ -173,12 +132,12 @@ class Exchange:
         return True
 
     def _took_answer(self, snapshot: TaskSnapshot, asked: Question) -> bool:
-        if any(message.message_id == self._message_id() for message in snapshot.history):
+        if any(message.message_id == message_id(self._call, self._turn) for message in snapshot.history):
             return True
         return not (snapshot.status.state.interrupted and question_mark(snapshot.status) == asked.mark)
 
     async def _send(self) -> None:
-        message = self._message()
+        message = write_message(self._call, asked=self._asked, context_id=self.view.context_id, where=self._where)
         if self._delivery is Delivery.STREAM:
             try:
                 await self._watch(lambda: self._client.stream(message, self._take, headers=self._headers))
@@ -353,63 +312,6 @@ class Exchange:
         if state is TaskState.CANCELED:
             raise RemoteCanceled(self._where, why, words)
         raise RemoteRefused(self._where, why, words)
-
-    def _message_id(self) -> str:
-        return str(uuid5(_MESSAGE_IDS, f"{self._call.idempotency_key}#{self._turn}"))
-
-    def _message(self) -> Message:
-        """Write the message: the same on every attempt of the call."""
-        call = self._call
-        written = call.message or Message(role=Role.USER, parts=_argument_parts(call.arguments))
-        parts, metadata = written.parts, {**call.meta, **written.metadata}
-        if call.resume is not None:
-            parts = _answer_parts(call.resume)
-            if not call.resume.accepted:
-                metadata[DECLINED_KEY] = True
-        if not parts:
-            raise RemoteRefused(self._where, "a message needs something in it: give `message` or `data`")
-        if call.capability:
-            metadata[SKILL_KEY] = call.capability
-        metadata[IDEMPOTENCY_KEY] = call.idempotency_key
-        budget: dict[str, Json] = {
-            "depth": call.budget.depth,
-            "calls": call.budget.calls,
-            "tokens": call.budget.tokens,
-            "costUsd": call.budget.cost_usd,
-        }
-        metadata[BUDGET_KEY] = {name: left for name, left in budget.items() if left is not None}
-        return replace(
-            written,
-            role=Role.USER,
-            parts=parts,
-            message_id=self._message_id(),
-            context_id=self.view.context_id,
-            task_id="" if self._asked is None else self._asked.task_id,
-            metadata=metadata,
-            reference_task_ids=(),  # the caller's are not the agent's
-        )
-
-
-def _argument_parts(arguments: JsonObject) -> tuple[Part, ...]:
-    """`message` is text, `data` is data; a skill with a schema of its own gets its arguments as data."""
-    if not arguments.keys() & {"message", "data"}:
-        return (DataPart(data=arguments),) if arguments else ()
-    parts: list[Part] = []
-    message = arguments.get("message")
-    if message is not None and message != "":
-        parts.append(TextPart(text=message) if isinstance(message, str) else DataPart(data=message))
-    if arguments.get("data") is not None:
-        parts.append(DataPart(data=arguments["data"]))
-    rest = {name: value for name, value in arguments.items() if name not in ("message", "data")}
-    if rest:
-        parts.append(DataPart(data=rest))
-    return tuple(parts)
-
-
-def _answer_parts(resume: Resume) -> tuple[Part, ...]:
-    if resume.accepted:
-        return resume.answer or (TextPart(text="(no text)"),)
-    return resume.answer or (TextPart(text="The person declined to answer."),)
 
 
 _ENDED = {

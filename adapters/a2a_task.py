@@ -6,7 +6,7 @@ import orjson
 
 from interhub.agent_cards import Json, JsonObject
 
-from .a2a_wire import ArtifactUpdate, Event, MessageAnswer, StatusUpdate, TaskSnapshot, TaskState, TaskStatus
+from .a2a_events import ArtifactUpdate, Event, MessageAnswer, StatusUpdate, TaskSnapshot, TaskState, TaskStatus
 from .base import ArtifactChunk, Progress, TaskBound, Update
 from .content import (
     Artifact,

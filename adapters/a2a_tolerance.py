@@ -5,7 +5,7 @@ What a rule puts right is written in A2A 1.0 afterwards; nothing else in the ada
 """
 
 import binascii
-from base64 import b64decode, urlsafe_b64decode
+from base64 import b64decode
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -15,16 +15,8 @@ import structlog
 
 from interhub.agent_cards import Json, JsonObject
 
-from .a2a_wire import (
-    ArtifactUpdate,
-    Event,
-    MessageAnswer,
-    StatusUpdate,
-    TaskSnapshot,
-    TaskState,
-    TaskStatus,
-    WireVersion,
-)
+from .a2a_events import ArtifactUpdate, Event, MessageAnswer, StatusUpdate, TaskSnapshot, TaskState, TaskStatus
+from .a2a_wire import WireVersion
 from .content import Artifact, DataPart, Message, Part, RawPart, Role, TextPart, UrlPart
 from .errors import ProtocolViolation
 
@@ -323,8 +315,9 @@ class TolerantReader:
         except binascii.Error:
             pass
         try:
-            decoded = urlsafe_b64decode(encoded.replace("+", "-").replace("/", "_") + "=" * (-len(encoded) % 4))
-        except (binascii.Error, ValueError) as error:
+            standard = encoded.replace("-", "+").replace("_", "/").rstrip("=")
+            decoded = b64decode(standard + "=" * (-len(standard) % 4), validate=True)
+        except ValueError as error:  # binascii.Error is one
             raise ProtocolViolation(self._where, f"a file's bytes are not base64: {error}") from error
         self.note(Leniency.LOOSE_BASE64)
         return decoded

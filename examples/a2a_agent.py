@@ -64,7 +64,9 @@ from google.protobuf.struct_pb2 import Value
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
-SOURCE = re.compile(r"https?://[^\s)>\]]+|\[\d+\]|\bdoi:\S+|\b(?:according to|as reported by|source:)\s+[^.,;]+", re.I)
+SOURCE = re.compile(
+    r"https?://[^\s)>\]]+|\[\d+\]|\bdoi:\S+|\b(?:according to|as reported by|source:)\s+(?!https?:)[^.,;\n]+", re.I
+)
 CLAIM = re.compile(
     r"\d|\b(?:always|never|every|none|first|only|most|best|worst|largest|smallest|fastest|proven?|studies|experts"
     r"|research(?:ers)?|significant(?:ly)?|percent|majority)\b",
@@ -109,7 +111,7 @@ def review(text: str) -> Review:
     words = sum(len(re.findall(r"\w+(?:['\u2019-]\w+)*", each)) for each in sentences)
     claims = [n for n, each in enumerate(sentences) if CLAIM.search(SOURCE.sub("", each))]
     unsupported = [sentences[n] for n in claims if not any(SOURCE.search(near) for near in sentences[n : n + 2])]
-    sources = list(dict.fromkeys(match.strip() for match in SOURCE.findall(text)))
+    sources = list(dict.fromkeys(match.strip().rstrip(".,;") for match in SOURCE.findall(text)))
     length = words / len(sentences) if sentences else 0.0
     if not words:
         verdict = "there is nothing to review"

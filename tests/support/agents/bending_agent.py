@@ -20,7 +20,7 @@
 | /endless   | a stream that says `working` and nothing more                                                           |
 | /echo      | answers with what was sent                                                                              |
 
-Cards that are none: `/cards/{html,big,list,nameless,future,grpc,redirect-in,redirect-out,loop,slow,elsewhere,any}`.
+Odd cards, and what is none, are under `/cards/`: see `odd_card`.
 `GET /journal` returns every request that came in.
 """
 
@@ -311,6 +311,8 @@ async def odd_card(request: Request) -> Response:
             return RedirectResponse("http://127.0.0.2:9/card.json")
         case "loop":
             return RedirectResponse(f"{base}/cards/loop")
+        case "locked":
+            return Response(status_code=401)
         case "slow":
             await NEVER.wait()
             return Response()
