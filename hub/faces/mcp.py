@@ -73,6 +73,22 @@ class HubServer(Server[object]):
         options = notification_options or NotificationOptions(True, True, True)
         return super().create_initialization_options(options, experimental_capabilities, extensions)
 
+    def get_capabilities(
+        self,
+        notification_options: NotificationOptions | None = None,
+        experimental_capabilities: dict[str, dict[str, Any]] | None = None,
+        extensions: dict[str, dict[str, Any]] | None = None,
+        *,
+        protocol_version: str | None = None,
+    ) -> types.ServerCapabilities:
+        """Return what the server can do: not that it tells of changes within a resource, which no agent tells us."""
+        capabilities = super().get_capabilities(
+            notification_options, experimental_capabilities, extensions, protocol_version=protocol_version
+        )
+        if capabilities.resources is not None:
+            capabilities.resources.subscribe = False
+        return capabilities
+
 
 class McpFace:
     """An ASGI application that speaks MCP for the hub. Serve it inside `lifespan`."""
@@ -435,16 +451,14 @@ def _namespaced(result: types.CallToolResult, agent_id: str) -> types.CallToolRe
     """Return a tool's result with its resource links as the hub offers them, so that the client can follow them."""
     if not any(isinstance(block, types.ResourceLink) for block in result.content):
         return result
-    content = [
-        block.model_copy(update={"uri": resource_uri(agent_id, block.uri)}) if _is_theirs(block) else block
-        for block in result.content
-    ]
-    return result.model_copy(update={"content": content})
+    return result.model_copy(update={"content": [_offered(block, agent_id) for block in result.content]})
 
 
-def _is_theirs(block: types.ContentBlock) -> bool:
-    """True for a link that only its server can follow: anything but the web's."""
-    return isinstance(block, types.ResourceLink) and not block.uri.startswith(("https://", "http://"))
+def _offered(block: types.ContentBlock, agent_id: str) -> types.ContentBlock:
+    # A link into the web is followed without its server; any other only through it, and so through the hub.
+    if not isinstance(block, types.ResourceLink) or block.uri.startswith(("https://", "http://")):
+        return block
+    return block.model_copy(update={"uri": resource_uri(agent_id, block.uri)})
 
 
 def _contents(outcome: Completed, uri: str, agent_id: str) -> types.ReadResourceResult:

@@ -173,11 +173,11 @@ def _named(agent: Agent, capabilities: Sequence[Capability]) -> dict[str, Entry]
     taken: dict[str, Capability] = {}
     odd: list[Capability] = []
     for capability in capabilities:
-        name = plain_name(agent.id, capability.name)
-        if name is None or name in taken:
+        plain = plain_name(agent.id, capability.name)
+        if plain is None or plain in taken:
             odd.append(capability)
         else:
-            taken[name] = capability
+            taken[plain] = capability
     for capability in odd:
         turn = 0
         while (name := shortened_name(agent.id, capability.kind, capability.name, turn=turn)) in taken:

@@ -121,7 +121,9 @@ def passed_on(meta: object) -> dict[str, Json] | None:
     if not isinstance(meta, Mapping):
         return None
     named = cast("JsonObject", meta)
-    kept = {key: value for key, value in named.items() if not key.startswith(RESERVED) and value is not None}
+    kept: dict[str, Json] = {
+        key: value for key, value in named.items() if not key.startswith(RESERVED) and value is not None
+    }
     return kept or None
 
 
