@@ -142,7 +142,7 @@ class HubHandler(RequestHandler):
                 validate_page_size(params.page_size)
             size = params.page_size or PAGE_SIZE
             before = decode_page_token(params.page_token) if params.page_token else ""
-            if before:
+            if params.page_token:
                 await self._last_of_page(context, before)
             runs, more = await self._page(params, context, before=before, size=size)
             history = params.history_length if params.HasField("history_length") else None
