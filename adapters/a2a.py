@@ -17,7 +17,7 @@ import structlog
 
 from interhub.agent_cards import AgentCard, Binding, Endpoint
 
-from .a2a_cards import find_card, interface_for
+from .a2a_cards import check_binding, find_card, interface_for
 from .a2a_client import A2aClient
 from .a2a_exchange import Delivery, Exchange, Patience
 from .a2a_tolerance import TolerantReader
@@ -83,6 +83,7 @@ class A2aAdapter:
             ProtocolViolation: something answers that is not an A2A agent.
             BadEndpoint: the address cannot be used, or the card names no interface that we speak.
         """
+        check_binding(endpoint)
         check_url(endpoint.url)
         headers = self._headers(endpoint, endpoint.url)
         limits = self._settings.card
@@ -189,12 +190,13 @@ class A2aConnection:
             raise self._refused(fault) from fault
 
     async def _exchange(self, call: Call, report: Report) -> Outcome:
+        known = self._context_of(call)
         exchange = Exchange(
             self._client,
             call,
             report,
             where=self._where,
-            context_id=self._context_of(call),
+            context_id=known,
             delivery=self._delivery,
             may_subscribe=self._delivery is Delivery.STREAM,
             patience=self._settings.patience,
@@ -207,7 +209,7 @@ class A2aConnection:
                 await exchange.stop()
             raise
         finally:
-            self._remember(call, exchange.view.context_id)
+            self._remember(call, known, exchange.view.context_id)
 
     def _context_of(self, call: Call) -> str:
         """Return the agent's own id of the conversation; empty when it is new to it."""
@@ -215,11 +217,16 @@ class A2aConnection:
             return call.remote_context
         return self._contexts.get((call.principal.key, call.context_id), "")
 
-    def _remember(self, call: Call, context_id: str) -> None:
-        """Keep the agent's id of a conversation. The first stays: calls that began it together agree on it later."""
+    def _remember(self, call: Call, known: str, context_id: str) -> None:
+        """Keep the agent's id of a conversation.
+
+        Of several calls that begin it together the first stays; an agent that goes on under another id is followed.
+        """
         if not context_id or not call.context_id:
             return
         key = (call.principal.key, call.context_id)
+        if known and context_id != known:
+            self._contexts[key] = context_id
         self._contexts.setdefault(key, context_id)
         self._contexts.move_to_end(key)
         if len(self._contexts) > _MAX_CONTEXTS:

@@ -103,8 +103,8 @@ async def find_card(
     raise RemoteTimeout(endpoint.url, limits.total_s)
 
 
-def interface_for(endpoint: Endpoint, card: AgentCard) -> Endpoint:
-    """Return the interface to connect to for an endpoint that may name it, or only the agent or its card.
+def check_binding(endpoint: Endpoint) -> None:
+    """Refuse an endpoint that this adapter cannot speak to.
 
     Raises:
         BadEndpoint: the binding or version is none that we speak.
@@ -119,8 +119,18 @@ def interface_for(endpoint: Endpoint, card: AgentCard) -> Endpoint:
         raise BadEndpoint(endpoint.url, f"{endpoint.binding.value} is not a binding of A2A")
     if endpoint.version and wire_version(endpoint.version) is None:
         raise BadEndpoint(endpoint.url, f"A2A {endpoint.version} is not a version we speak", "1.x and 0.3 are")
+
+
+def interface_for(endpoint: Endpoint, card: AgentCard) -> Endpoint:
+    """Return the interface to connect to for an endpoint that may name it, or only the agent or its card.
+
+    Raises:
+        BadEndpoint: the binding or version is none that we speak.
+    """
+    check_binding(endpoint)
     asked = check_url(endpoint.url)
     spoken = [each for each in card.interfaces if each.binding in SPOKEN]
+    spoken.sort(key=lambda each: wire_version(each.version) is not WireVersion.V1)
     for each in sorted(spoken, key=lambda each: each.binding is not endpoint.binding):
         if _same_address(asked, httpx.URL(each.url)):
             return replace(

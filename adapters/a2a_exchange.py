@@ -89,6 +89,8 @@ class Exchange:
         self._asked = None if call.resume is None else Question.from_json(call.resume.state, where)
         self._turn = 0 if self._asked is None else self._asked.turn
         self._last_news = time.monotonic()
+        self._unnamed = anyio.CancelScope()
+        """Holds a cancellation off until the agent has named its task."""
         self.view = TaskView(
             where, max_bytes=max_artifact_bytes, answered="" if self._asked is None else self._asked.mark
         )
@@ -163,8 +165,15 @@ class Exchange:
                 if not self.view.task_id and self.view.answer is None:
                     raise RemoteUnavailable(self._where, "its stream ended before it named a task or answered")
                 return
-        immediately = self._delivery is not Delivery.BLOCK
-        await self._take(await self._client.send(message, return_immediately=immediately, headers=self._headers))
+
+        async def send() -> None:
+            immediately = self._delivery is Delivery.POLL
+            await self._take(await self._client.send(message, return_immediately=immediately, headers=self._headers))
+
+        if self._delivery is Delivery.POLL:
+            await self._watch(send)
+        else:
+            await send()
 
     async def _found_again_after(self, fault: Fault) -> bool:
         try:
@@ -219,18 +228,25 @@ class Exchange:
     async def _watch(self, stream: Callable[[], Awaitable[None]]) -> None:
         """Read a stream, and look after the task whenever it has been quiet for long: connections die unnoticed."""
         failure: Exception | None = None
+        self._unnamed = anyio.CancelScope(shield=not self.view.task_id)
         async with anyio.create_task_group() as tasks:
 
             async def read() -> None:
                 nonlocal failure
                 try:
-                    await stream()
+                    with self._unnamed:
+                        await stream()
                 except Exception as error:  # carried out of the group as it is, not in an ExceptionGroup
                     failure = error
                 tasks.cancel_scope.cancel()
 
             tasks.start_soon(read)
-            await self._until_settled_unseen()
+            try:
+                await self._until_settled_unseen()
+            except anyio.get_cancelled_exc_class():
+                # What the agent has begun can be stopped only by its name: we wait a moment for that.
+                self._unnamed.deadline = anyio.current_time() + self._patience.cancel_s / 2
+                raise
             tasks.cancel_scope.cancel()
         if failure is not None:
             raise failure
@@ -264,6 +280,7 @@ class Exchange:
             self.view.whole = False
             return False
         known = self.view.whole
+        self._unnamed.shield = False
         for update in self.view.take(event):
             await self._report(update)
         if known and not self.view.whole:

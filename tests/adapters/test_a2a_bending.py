@@ -230,6 +230,17 @@ async def test_a_call_that_lasts_too_long_ends_and_the_agent_is_told(bending: Pe
     assert [line["method"] for line in journal(bending, "endless")] == ["SendStreamingMessage", "CancelTask"]
 
 
+@pytest.mark.parametrize("delivery", ["poll", "stream"])
+async def test_a_call_cancelled_before_its_task_has_a_name_is_stopped_all_the_same(
+    bending: Peer, delivery: str
+) -> None:
+    before = len(journal(bending, "late"))
+    async with await open_to(bending, "late", options={"delivery": delivery}) as connection:
+        with anyio.fail_after(10), pytest.raises(RemoteTimeout):
+            await connection.call(call(timeout_s=0.1), ignore)
+    assert journal(bending, "late")[before:][-1]["method"] == "CancelTask"
+
+
 async def test_the_message_carries_what_the_agent_may_want_to_know(bending: Peer) -> None:
     message = Message(
         role=Role.USER,

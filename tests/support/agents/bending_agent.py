@@ -18,6 +18,7 @@
 | /page      | an HTML page for every answer                                                                           |
 | /slash/    | redirects `/slash` to `/slash/`                                                                         |
 | /endless   | a stream that says `working` and nothing more                                                           |
+| /late      | names its task after 0.4 s                                                                              |
 | /echo      | answers with what was sent                                                                              |
 
 Odd cards, and what is none, are under `/cards/`: see `odd_card`.
@@ -197,6 +198,13 @@ async def endless(method: str, params: Shape, stream: Stream) -> Any:
     raise LookupError(method)
 
 
+async def late(method: str, params: Shape, stream: Stream) -> Any:
+    if method == "CancelTask":
+        return task(params["id"], "TASK_STATE_CANCELED")
+    await asyncio.sleep(0.4)
+    return {"task": task("late", "TASK_STATE_WORKING")}
+
+
 BEHAVIOURS = {
     "naive": naive,
     "kinds": kinds,
@@ -212,6 +220,7 @@ BEHAVIOURS = {
     "slash": echo,
     "echo": echo,
     "endless": endless,
+    "late": late,
 }
 STREAMING = {"kinds", "cut", "cut03", "mute", "flood", "endless"}
 
