@@ -1,0 +1,133 @@
+"""Answers to what runs ask: each question is answered once, by somebody who may, and the run is told exactly once."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import cast
+
+import sqlalchemy as sa
+from jsonschema import Draft202012Validator
+from referencing import Registry as References
+from sqlalchemy import Connection
+
+from interhub.adapters import DataPart, text_of
+from interhub.adapters.content import part_to_json
+from interhub.agent_cards import Json
+from interhub.hub.errors import BadRequest, QuestionNotFound
+
+from . import records
+from .arguments import text_slot
+from .durable import Engine
+from .envelope import mapping, text
+from .journal import Fact, Journal
+from .records import QuestionRecord
+from .run import Answer, EventKind
+
+
+class Approvals:
+    """Takes answers to open questions."""
+
+    def __init__(self, *, journal: Journal, engine: Engine, database: sa.Engine) -> None:
+        self._journal = journal
+        self._engine = engine
+        self._database = database
+
+    def of_run(self, run_id: str) -> list[QuestionRecord]:
+        """Return what a run has asked, answered or not. Blocks shortly."""
+        with self._database.connect() as connection:
+            return records.questions_of(connection, [run_id])
+
+    async def answer(self, run_id: str, answer: Answer, *, question_id: str, asked: Sequence[QuestionRecord]) -> None:
+        """Answer a question; the first answer counts.
+
+        Raises:
+            QuestionNotFound: nothing is asked, several things are and none was named, or somebody was first.
+            BadRequest: the answer does not fit the question's schema.
+        """
+        record = _pick(run_id, question_id, asked)
+        answer = _fitted(answer, record)
+        by = answer.by.key
+        shaped: dict[str, Json] = {
+            "parts": [part_to_json(part) for part in answer.parts],
+            "accepted": answer.accepted,
+            "by": by,
+            "question": record.question.id,
+        }
+
+        def take(connection: Connection) -> bool:
+            return records.answer_question(connection, record.question.id, shaped, by)
+
+        # Two writes, one transaction apart at most: the fact is idempotent and is told again by `deliver`.
+        if not await self._journal.write(take):
+            raise QuestionNotFound(run_id, record.question.id, "somebody else has answered this question already")
+        await self._journal.append(_answered(record, shaped))
+        await self._send(record, shaped)
+
+    async def deliver(self, run_ids: Sequence[str]) -> None:
+        """Tell runs again what they were answered: at start-up, for answers whose delivery a crash cut off."""
+        with self._database.connect() as connection:
+            found = records.questions_of(connection, run_ids, state="answered")
+        for record in found:
+            if record.answer is not None:
+                await self._journal.append(_answered(record, dict(record.answer)))
+                await self._send(record, dict(record.answer))
+
+    async def _send(self, record: QuestionRecord, answer: dict[str, Json]) -> None:
+        question = record.question
+        await self._engine.send(text(record.asked, "workflow"), question.id, answer, key=question.id)
+
+
+def _answered(record: QuestionRecord, answer: dict[str, Json]) -> Fact:
+    question = record.question
+    return Fact(
+        run_id=question.run_id,
+        kind=EventKind.QUESTION_ANSWERED,
+        step=question.step,
+        attempt=record.attempt,
+        payload={"question": question.id, "by": answer.get("by"), "accepted": answer.get("accepted")},
+    )
+
+
+def _pick(run_id: str, question_id: str, asked: Sequence[QuestionRecord]) -> QuestionRecord:
+    if question_id:
+        found = next((one for one in asked if one.question.id == question_id), None)
+        if found is None:
+            raise QuestionNotFound(run_id, question_id)
+        if found.state == "answered":
+            why = f"this question was answered already, by {found.answered_by}"
+            raise QuestionNotFound(run_id, question_id, why)
+        if found.state != "open":
+            raise QuestionNotFound(
+                run_id, question_id, "this question is closed: the run goes on, or ended, without it"
+            )
+        return found
+    waiting = [one for one in asked if one.state == "open"]
+    if len(waiting) == 1:
+        return waiting[0]
+    if not waiting:
+        raise QuestionNotFound(run_id)
+    ids = ", ".join(f"{one.question.id} (step {one.question.step})" for one in waiting)
+    raise QuestionNotFound(run_id, "", f"run {run_id} asks {len(waiting)} things; say which you answer: {ids}")
+
+
+def _fitted(answer: Answer, record: QuestionRecord) -> Answer:
+    """Return the answer as the question's schema wants it; words become the one text that a form asks for.
+
+    Raises:
+        BadRequest: it does not fit.
+    """
+    schema = record.question.schema
+    if schema is None or not answer.accepted:
+        return answer
+    data = next((part.data for part in answer.parts if isinstance(part, DataPart)), None)
+    said = text_of(answer.parts)
+    if data is None and said and (slot := text_slot(schema, {})):
+        data = {slot: said}
+        answer = replace(answer, parts=(DataPart(data=data),))
+    if data is None:
+        names = ", ".join(mapping(schema.get("properties")))
+        raise BadRequest("this question wants a form filled in, not words", f"answer with data: {names or schema}")
+    validator = Draft202012Validator(cast("dict[str, object]", schema), registry=References())
+    problems = [error.message for error in validator.iter_errors(data)]
+    if problems:
+        raise BadRequest(f"the answer does not fit the question: {'; '.join(problems[:3])}")
+    return answer

@@ -1,0 +1,274 @@
+"""The durable engine: DBOS Transact behind our port. The only file that imports it (ADR 0002).
+
+What is relied on beside its documentation is in `reference/engine.md` and proved by the kill test: a call's number is
+drawn in the first slice of its coroutine; `asyncio_wait` records which tasks had ended.
+"""
+
+import asyncio
+import logging
+import os
+import sqlite3
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, cast
+
+import anyio.to_thread
+import structlog
+from dbos import (
+    DBOS,
+    DBOSConfig,
+    DBOSPortableJSONSerializer,
+    SetWorkflowID,
+    StepOptions,
+)
+from dbos import _serialization as dbos_serialization
+from dbos import error as dbos_error
+
+from interhub.agent_cards import Json, JsonObject
+
+from .durable import Body, Branch, Crashed, EngineState, Execute
+
+APPLICATION_VERSION = "interhub-plan-1"
+"""Of the interpreter: runs of another one are left alone. DBOS's own default changes with every edit of the code."""
+
+log = structlog.get_logger()
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Drop what DBOS logs as an error when a run is cancelled: that is no error, and the journal tells it."""
+    error = record.exc_info[1] if record.exc_info else None
+    return not isinstance(error, dbos_error.DBOSAwaitedWorkflowCancelledError)
+
+
+def _refuse_pickle(serializer: object, data: str) -> Any:
+    raise ValueError("the engine's database holds a pickled value; interhub writes none and reads none")
+
+
+# Every row names its serializer, and DBOS would unpickle a row that says so: whoever can write the file could run code.
+dbos_serialization.DefaultSerializer.deserialize = _refuse_pickle  # type: ignore[method-assign,assignment] # on purpose
+
+
+class _Task:
+    """A branch: one asyncio task that makes one recorded call."""
+
+    def __init__(self, work: Coroutine[Any, Any, Json]) -> None:
+        self.task: asyncio.Task[Json] = asyncio.ensure_future(work)
+
+    def result(self) -> Json:
+        return self.task.result()
+
+    async def drop(self) -> None:
+        if not self.task.done():
+            self.task.cancel()
+            await asyncio.wait([self.task])
+        if not self.task.cancelled():
+            self.task.exception()  # looked at, so that asyncio does not report it
+
+
+class _Execution:
+    """One execution of a workflow."""
+
+    def __init__(self, run_id: str, *, recovered: bool) -> None:
+        self._id = run_id
+        self._recovered = recovered
+        self._open: list[_Task] = []
+
+    @property
+    def id(self) -> str:
+        return self._id
+
+    @property
+    def recovered(self) -> bool:
+        return self._recovered
+
+    async def step(self, name: str, body: Body) -> Json:
+        async def run() -> Json:
+            return await body()
+
+        options = StepOptions(name=name, preemptible=True)
+        return cast("Json", await DBOS.run_step_async(options, run))
+
+    async def begin_step(self, name: str, body: Body) -> Branch:
+        return await self._begin(self.step(name, body))
+
+    async def begin_child(self, child_id: str, given: JsonObject) -> Branch:
+        async def child() -> Json:
+            try:
+                with SetWorkflowID(child_id):
+                    return cast("Json", await _workflow()(dict(given)))
+            except dbos_error.DBOSAwaitedWorkflowCancelledError:
+                return {"ok": False, "error": {"reason": "CANCELED", "message": "it was cancelled"}}
+            except Exception as error:
+                # Told by class only: on a replay the engine gives another class and text for the same failure.
+                log.warning("child_run_broke", run=child_id, error=repr(error))
+                return {"ok": False, "error": {"reason": "INTERNAL", "message": "the hub failed; its log says why"}}
+
+        return await self._begin(child())
+
+    async def begin_receive(self, topic: str, timeout_s: float) -> Branch:
+        return await self._begin(DBOS.recv_async(topic, timeout_seconds=timeout_s))
+
+    async def wait(self, branches: Sequence[Branch]) -> tuple[Branch, ...]:
+        tasks = [cast("_Task", branch).task for branch in branches]
+        done, _ = await DBOS.asyncio_wait(list(tasks), return_when=asyncio.FIRST_COMPLETED)
+        return tuple(branch for branch, task in zip(branches, tasks, strict=True) if task in done)
+
+    async def cancel_child(self, child_id: str) -> None:
+        await DBOS.cancel_workflow_async(child_id, cancel_children=True)
+
+    async def close(self) -> None:
+        for branch in self._open:
+            await branch.drop()
+
+    async def _begin(self, work: Coroutine[Any, Any, Json]) -> Branch:
+        branch = _Task(work)
+        self._open.append(branch)
+        await asyncio.sleep(0)  # its first slice, in which it draws its number, comes before anything else
+        return branch
+
+
+class DbosEngine:
+    """Runs as DBOS workflows, in one SQLite file or a Postgres database. One at a time in a process.
+
+    On SQLite one process at a time may use the file: the hub holds a lock on its data directory.
+    """
+
+    _running: ClassVar["DbosEngine | None"] = None
+
+    def __init__(self, url: str, *, executor_id: str = "local", threads: int = 16) -> None:
+        """`url` as SQLAlchemy writes it. `executor_id` names the process whose runs are taken up again at launch."""
+        self._url = url
+        self._executor_id = executor_id
+        self._threads = threads
+        self._execute: Execute | None = None
+        self._crashed: Crashed | None = None
+        self._own: set[str] = set()
+        self._executing: set[asyncio.Task[Any]] = set()
+        self._stopping = False
+
+    async def launch(self, execute: Execute, crashed: Crashed) -> None:
+        """Begin, on the running event loop."""
+        assert DbosEngine._running is None, "one engine at a time in a process"
+        self._execute, self._crashed = execute, crashed
+        sqlite = self._url.startswith("sqlite")
+        if sqlite:
+            await anyio.to_thread.run_sync(_prepare_file, self._url)
+        config = DBOSConfig(
+            name="interhub",
+            system_database_url=self._url,
+            executor_id=self._executor_id,
+            application_version=APPLICATION_VERSION,
+            serializer=DBOSPortableJSONSerializer(),
+            sys_db_idle_transaction_timeout_sec=5.0,
+            notification_listener_polling_interval_sec=0.05 if sqlite else 1.0,
+            scheduler_polling_interval_sec=60.0,
+            max_executor_threads=self._threads,
+            log_level="ERROR",
+        )
+        _workflow()
+        DBOS(config=config)
+        logger = logging.getLogger("dbos")
+        logger.setLevel(logging.ERROR)
+        logger.addFilter(_is_news)
+        DbosEngine._running = self
+        # On this loop, so that runs which are taken up share it with the connections they use.
+        DBOS.launch()
+
+    async def start(self, run_id: str, given: JsonObject) -> None:
+        """Start a run. The same id again changes nothing."""
+        self._own.add(run_id)
+        with SetWorkflowID(run_id):
+            await DBOS.start_workflow_async(_workflow(), dict(given))
+
+    async def send(self, run_id: str, topic: str, message: Json, key: str) -> None:
+        """Send a message to a run or child run; the same key again changes nothing."""
+        await DBOS.send_async(run_id, message, topic, idempotency_key=key)
+
+    async def cancel(self, run_id: str) -> None:
+        """Cancel a run and its children."""
+        await DBOS.cancel_workflow_async(run_id, cancel_children=True)
+
+    async def states(self, run_ids: Collection[str]) -> Mapping[str, EngineState]:
+        """Return how runs stand; those it has never heard of are missing."""
+        known: dict[str, EngineState] = {}
+        ids = list(run_ids)
+        for begin in range(0, len(ids), 200):
+            part = ids[begin : begin + 200]
+            for status in await DBOS.list_workflows_async(workflow_ids=part, load_input=False, load_output=False):
+                known[status.workflow_id] = _STATES.get(status.status, EngineState.BROKEN)
+        return known
+
+    async def stop(self) -> None:
+        """End. Runs under way stay so and are taken up by the next process."""
+        self._stopping = True
+        for task in tuple(self._executing):
+            task.cancel()
+        if self._executing:
+            await asyncio.wait(self._executing, timeout=5.0)
+        if DbosEngine._running is self:
+            DbosEngine._running = None
+            await anyio.to_thread.run_sync(_destroy)
+
+    async def run(self, given: dict[str, Any]) -> dict[str, Any]:
+        """Execute one workflow: called by DBOS."""
+        run_id = DBOS.workflow_id
+        assert run_id is not None, "a workflow has an id"
+        assert self._execute is not None, "the engine was launched"
+        assert self._crashed is not None, "the engine was launched"
+        root = run_id.partition(".")[0]
+        execution = _Execution(run_id, recovered=root not in self._own)
+        task = asyncio.current_task()
+        if task is not None:
+            self._executing.add(task)
+        try:
+            return dict(await self._execute(execution, given))
+        except Exception as error:
+            await self._crashed(run_id, given, error)
+            raise
+        finally:
+            if task is not None:
+                self._executing.discard(task)
+            if root == run_id:
+                self._own.discard(run_id)
+            await execution.close()
+
+
+_STATES: Mapping[str, EngineState] = {
+    "ENQUEUED": EngineState.ACTIVE,
+    "DELAYED": EngineState.ACTIVE,
+    "PENDING": EngineState.ACTIVE,
+    "SUCCESS": EngineState.DONE,
+    "CANCELLED": EngineState.CANCELED,
+}
+
+_Workflow = Callable[[dict[str, Any]], Coroutine[Any, Any, dict[str, Any]]]
+_registered: _Workflow | None = None
+
+
+def _workflow() -> _Workflow:
+    """Return the one workflow, registered once in a process: DBOS keeps its registry over engines."""
+    global _registered
+    if _registered is None:
+
+        async def run(given: dict[str, Any]) -> dict[str, Any]:
+            engine = DbosEngine._running  # pyright: ignore[reportPrivateUsage]
+            assert engine is not None, "an engine is running"
+            return await engine.run(given)
+
+        _registered = DBOS.workflow(name="interhub.run", max_recovery_attempts=None)(run)
+    return _registered
+
+
+def _prepare_file(url: str) -> None:
+    path = Path(url.removeprefix("sqlite:///"))
+    os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+    connection = sqlite3.connect(path)
+    try:
+        # With DBOS's synchronous=FULL a write-ahead log is safe against loss of power, and twice as fast.
+        connection.execute("PRAGMA journal_mode=WAL")
+    finally:
+        connection.close()
+
+
+def _destroy() -> None:
+    DBOS.destroy(workflow_completion_timeout_sec=0)

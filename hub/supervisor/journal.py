@@ -1,0 +1,336 @@
+"""The journal: what happened in each run, numbered from 1 without gaps, each fact once however often it is told.
+
+One thread writes, whatever waits in one transaction; a fact's identity is (run, step, attempt, kind, n), and a second
+fact of the same identity is dropped. The `runs` row follows in the same transaction: its state, outcome and generation
+are those of the last event. After a run's final event nothing is added. Readers in this process are woken by a commit.
+"""
+
+import asyncio
+import queue
+import threading
+import weakref
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TypeAlias, TypeVar, cast
+
+import anyio.to_thread
+import sqlalchemy as sa
+import structlog
+from sqlalchemy import Connection, Row, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from interhub.agent_cards import Json, JsonObject, empty_object
+from interhub.registry.database import events, questions, runs, writing
+
+from .run import Event, EventKind, RunState
+
+log = structlog.get_logger()
+
+T = TypeVar("T")
+
+Change: TypeAlias = Callable[[Connection], object]
+"""Something to write, in order with the facts. It may run twice, when the transaction it was in is rolled back."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fact:
+    """An event before it has a number."""
+
+    run_id: str
+    kind: EventKind
+    step: str = ""
+    attempt: int = 0
+    n: int = 0
+    at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    payload: JsonObject = field(default_factory=empty_object)
+
+
+_FINAL = {
+    EventKind.RUN_COMPLETED: RunState.COMPLETED,
+    EventKind.RUN_FAILED: RunState.FAILED,
+    EventKind.RUN_CANCELED: RunState.CANCELED,
+}
+_QUESTIONS = (EventKind.QUESTION_ASKED, EventKind.QUESTION_ANSWERED, EventKind.QUESTION_CLOSED)
+
+
+class Journal:
+    """Writes and reads events. Open it on the event loop whose tasks use it; close it when they have ended."""
+
+    def __init__(self, database: sa.Engine) -> None:
+        self._database = database
+        self._inbox: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._changed: weakref.WeakValueDictionary[str, asyncio.Event] = weakref.WeakValueDictionary()
+
+    def open(self) -> None:
+        """Begin to write, and to wake readers on the running event loop."""
+        self._loop = asyncio.get_running_loop()
+        self._thread = threading.Thread(target=self._write_all, name="interhub-journal", daemon=True)
+        self._thread.start()
+
+    async def close(self) -> None:
+        """Write what waits, and end."""
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            self._inbox.put(None)
+            await anyio.to_thread.run_sync(thread.join)
+
+    # Writing
+
+    def post(self, *facts: Fact) -> None:
+        """Add facts, in order, without waiting. What is awaited later is written after them."""
+        for fact in facts:
+            self._inbox.put(_Item(fact, None))
+
+    def post_change(self, change: Change) -> None:
+        """Write something else in order with the facts, without waiting."""
+        self._inbox.put(_Item(change, None))
+
+    async def append(self, *facts: Fact) -> None:
+        """Add facts, and return when they are written.
+
+        Raises:
+            DatabaseUnusable: the database cannot be written.
+        """
+        waiting = [self._put(fact) for fact in facts]
+        for one in waiting:
+            await one
+
+    async def write(self, change: Callable[[Connection], T]) -> T:
+        """Write something else in order with the facts, and return what it gives when it is committed.
+
+        Raises:
+            DatabaseUnusable: the database cannot be written.
+        """
+        return cast("T", await self._put(change))
+
+    async def flush(self) -> None:
+        """Return when all that was posted is written."""
+        await self._put(_nothing)
+
+    def _put(self, what: "Fact | Change") -> "asyncio.Future[object]":
+        assert self._loop is not None, "the journal is open"
+        future: asyncio.Future[object] = self._loop.create_future()
+        self._inbox.put(_Item(what, future))
+        return future
+
+    # Reading
+
+    async def read(self, run_id: str, *, after: int = 0, limit: int = 1000) -> tuple[Event, ...]:
+        """Return a run's events after a number, in order."""
+        return await anyio.to_thread.run_sync(self._read, run_id, after, limit)
+
+    def subscription(self, run_id: str) -> asyncio.Event:
+        """Return an event that is set at the next change of a run. Take it before reading: then nothing is missed."""
+        return self._changed.setdefault(run_id, asyncio.Event())
+
+    def _read(self, run_id: str, after: int, limit: int) -> tuple[Event, ...]:
+        query = (
+            select(events).where(events.c.run_id == run_id, events.c.seq > after).order_by(events.c.seq).limit(limit)
+        )
+        with self._database.connect() as connection:
+            return tuple(_event(row) for row in connection.execute(query))
+
+    # The writer's thread
+
+    def _write_all(self) -> None:
+        ended = False
+        while not ended:
+            batch: list[_Item] = []
+            item = self._inbox.get()
+            while True:
+                if item is None:
+                    ended = True
+                else:
+                    batch.append(item)
+                if len(batch) >= _BATCH or self._inbox.empty():
+                    break
+                item = self._inbox.get()
+            if batch:
+                self._commit(batch)
+
+    def _commit(self, batch: "list[_Item]") -> None:
+        try:
+            results, changed = self._transaction(batch)
+        except Exception as error:
+            if len(batch) > 1:  # one of them is bad: the others must not suffer
+                for item in batch:
+                    self._commit([item])
+                return
+            log.exception("journal_write_failed", what=repr(batch[0].what)[:200])
+            self._call(self._settle, [(batch[0].future, None, error)], ())
+            return
+        answers = [(item.future, result, None) for item, result in zip(batch, results, strict=True)]
+        self._call(self._settle, answers, changed)
+
+    def _transaction(self, batch: "list[_Item]") -> "tuple[list[object], set[str]]":
+        with writing(self._database) as connection:
+            page = _Page(connection)
+            results: list[object] = []
+            for item in batch:
+                if isinstance(item.what, Fact):
+                    results.append(page.add(item.what))
+                else:
+                    page.finish()
+                    results.append(item.what(connection))
+            page.finish()
+        return results, page.changed
+
+    def _call(self, function: Callable[..., None], *arguments: object) -> None:
+        loop = self._loop
+        if loop is not None and not loop.is_closed():
+            loop.call_soon_threadsafe(function, *arguments)
+
+    def _settle(
+        self,
+        answers: "Sequence[tuple[asyncio.Future[object] | None, object, Exception | None]]",
+        changed: Iterable[str],
+    ) -> None:
+        """On the event loop: answer those who wait, and wake the readers."""
+        for future, result, error in answers:
+            if future is None or future.done():
+                continue
+            if error is not None:
+                future.set_exception(error)
+            else:
+                future.set_result(result)
+        for run_id in changed:
+            if (event := self._changed.pop(run_id, None)) is not None:
+                event.set()
+
+
+_BATCH = 500
+
+
+@dataclass(frozen=True)
+class _Item:
+    what: Fact | Change
+    future: "asyncio.Future[object] | None"
+
+
+def _nothing(connection: Connection) -> None:
+    return None
+
+
+@dataclass
+class _Head:
+    """A run's row while a page is written."""
+
+    generation: int
+    state: RunState
+    asks: bool = False
+    final: Fact | None = None
+    last: datetime | None = None
+
+
+class _Page:
+    """The facts of one transaction."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._heads: dict[str, _Head | None] = {}
+        self._dirty: set[str] = set()
+        self.changed: set[str] = set()
+
+    def add(self, fact: Fact) -> bool:
+        """Add one fact; False when it was known, or the run has ended, or was never begun."""
+        head = self._head(fact.run_id)
+        if head is None or head.state.ended:
+            return False
+        if fact.kind in _FINAL:
+            self._close_questions(fact)
+        inserted = self._connection.execute(
+            self._insert(),
+            {
+                "run_id": fact.run_id,
+                "seq": head.generation + 1,
+                "step": fact.step,
+                "attempt": fact.attempt,
+                "kind": fact.kind.value,
+                "n": fact.n,
+                "at": fact.at,
+                "payload": fact.payload,
+            },
+        )
+        if inserted.rowcount != 1:
+            return False
+        head.generation += 1
+        head.last = fact.at
+        if fact.kind in _FINAL:
+            head.state = _FINAL[fact.kind]
+            head.final = fact
+        elif fact.kind in _QUESTIONS:
+            head.asks = True
+        elif fact.kind is EventKind.RUN_STARTED and head.state is RunState.SUBMITTED:
+            head.state = RunState.WORKING
+        self._dirty.add(fact.run_id)
+        self.changed.add(fact.run_id)
+        return True
+
+    def finish(self) -> None:
+        """Write the runs' rows."""
+        for run_id in self._dirty:
+            head = self._heads[run_id]
+            assert head is not None, "only runs that exist become dirty"
+            if head.asks and not head.state.ended:
+                head.state = self._asking(run_id)
+            values: dict[str, object] = {
+                "generation": head.generation,
+                "state": head.state.value,
+                "updated_at": head.last,
+            }
+            if head.final is not None:
+                values |= {"outcome": dict(head.final.payload), "ended_at": head.final.at}
+            self._connection.execute(update(runs).where(runs.c.id == run_id).values(values))
+        self._dirty.clear()
+        self._heads.clear()
+
+    def _head(self, run_id: str) -> _Head | None:
+        if run_id not in self._heads:
+            query = select(runs.c.generation, runs.c.state).where(runs.c.id == run_id).with_for_update()
+            row = self._connection.execute(query).one_or_none()
+            self._heads[run_id] = None if row is None else _Head(row.generation, RunState(row.state))
+        return self._heads[run_id]
+
+    def _asking(self, run_id: str) -> RunState:
+        query = select(questions.c.asked).where(questions.c.run_id == run_id, questions.c.state == "open")
+        asked = [cast("JsonObject", row.asked) for row in self._connection.execute(query)]
+        if not asked:
+            return RunState.WORKING
+        return RunState.AUTH_REQUIRED if any(one.get("auth") for one in asked) else RunState.INPUT_REQUIRED
+
+    def _close_questions(self, final: Fact) -> None:
+        query = select(questions).where(questions.c.run_id == final.run_id, questions.c.state == "open")
+        for row in self._connection.execute(query.order_by(questions.c.asked_at)).all():
+            self._connection.execute(update(questions).where(questions.c.id == row.id).values(state="closed"))
+            payload: dict[str, Json] = {"question": row.id, "why": "the run has ended"}
+            self.add(
+                Fact(
+                    run_id=final.run_id,
+                    kind=EventKind.QUESTION_CLOSED,
+                    step=row.step,
+                    attempt=row.attempt,
+                    at=final.at,
+                    payload=payload,
+                )
+            )
+
+    def _insert(self) -> sa.Executable:
+        if self._connection.dialect.name == "postgresql":
+            return postgresql.insert(events).on_conflict_do_nothing()
+        return sqlite.insert(events).on_conflict_do_nothing()
+
+
+def _event(row: Row[tuple[object, ...]]) -> Event:
+    return Event(
+        run_id=row.run_id,
+        seq=row.seq,
+        step=row.step,
+        attempt=row.attempt,
+        kind=EventKind(row.kind),
+        n=row.n,
+        at=row.at,
+        payload=row.payload,
+    )

@@ -1,0 +1,308 @@
+"""The rows a run has beside its events: the run itself, its questions, its delegations, its large values.
+
+Plain functions over a connection: writes go through the journal's thread, reads through any.
+"""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from hashlib import sha256
+from typing import cast
+
+import sqlalchemy as sa
+from sqlalchemy import Connection, Row, and_, or_, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from interhub.adapters.content import parts_from_json
+from interhub.agent_cards import Json, JsonObject
+from interhub.registry.database import blobs, delegations, events, questions, runs
+
+from .envelope import mapping
+from .run import Question, RunState
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRecord:
+    """A run's row."""
+
+    id: str
+    tenant: str
+    subject: str
+    context_id: str
+    agent_id: str
+    goal: str
+    """The goal's words, for lists."""
+    spec: JsonObject
+    """What the engine was given (`interpreter`)."""
+    state: RunState
+    outcome: JsonObject | None
+    created_at: datetime
+    updated_at: datetime
+    ended_at: datetime | None
+    generation: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Delegation:
+    """Which agent a call went to, and which task of it that became."""
+
+    key: str
+    """The call's idempotency key."""
+    run_id: str
+    step: str
+    agent_id: str
+    capability: str
+    remote_task: str = ""
+    remote_context: str = ""
+    state: str = "routed"
+    """`routed`, `bound`; `released` when a stopping hub cancelled it, so that it must be sent under another key."""
+
+
+def add_run(connection: Connection, record: RunRecord) -> bool:
+    """Add a run; False when one of that id is there."""
+    values = {
+        "id": record.id,
+        "tenant": record.tenant,
+        "subject": record.subject,
+        "context_id": record.context_id,
+        "parent_id": None,
+        "root_id": record.id,
+        "agent_id": record.agent_id,
+        "goal": record.goal,
+        "spec": dict(record.spec),
+        "state": record.state.value,
+        "outcome": None,
+        "created_at": record.created_at,
+        "updated_at": record.updated_at,
+        "ended_at": None,
+        "generation": record.generation,
+    }
+    return connection.execute(_insert_or_ignore(connection, runs), values).rowcount == 1
+
+
+def find_run(connection: Connection, run_id: str) -> RunRecord | None:
+    """Return a run's row."""
+    row = connection.execute(select(runs).where(runs.c.id == run_id)).one_or_none()
+    return None if row is None else _run(row)
+
+
+def list_runs(
+    connection: Connection,
+    *,
+    tenant: str,
+    subject: str,
+    state: RunState | None,
+    context_id: str | None,
+    limit: int,
+    before: RunRecord | None,
+) -> list[RunRecord]:
+    """Return a principal's runs, newest first, those older than `before`."""
+    query = select(runs).where(runs.c.tenant == tenant, runs.c.subject == subject)
+    if state is not None:
+        query = query.where(runs.c.state == state.value)
+    if context_id is not None:
+        query = query.where(runs.c.context_id == context_id)
+    if before is not None:
+        same = and_(runs.c.created_at == before.created_at, runs.c.id < before.id)
+        query = query.where(or_(runs.c.created_at < before.created_at, same))
+    query = query.order_by(runs.c.created_at.desc(), runs.c.id.desc()).limit(limit)
+    return [_run(row) for row in connection.execute(query)]
+
+
+def unfinished_runs(connection: Connection) -> list[RunRecord]:
+    """Return the runs that have not ended, oldest first: for start-up."""
+    ended = [state.value for state in RunState if state.ended]
+    query = select(runs).where(runs.c.state.not_in(ended)).order_by(runs.c.created_at)
+    return [_run(row) for row in connection.execute(query)]
+
+
+# Delegations
+
+
+def put_delegation(connection: Connection, one: Delegation, at: datetime) -> None:
+    """Remember a delegation, in the place of what was known under its key."""
+    values = {
+        "key": one.key,
+        "run_id": one.run_id,
+        "step": one.step,
+        "agent_id": one.agent_id,
+        "capability": one.capability,
+        "remote_task": one.remote_task,
+        "remote_context": one.remote_context,
+        "state": one.state,
+        "updated_at": at,
+    }
+    kept = {name: values[name] for name in values if name != "key"}
+    if connection.dialect.name == "postgresql":
+        written = postgresql.insert(delegations).values(values)
+        connection.execute(written.on_conflict_do_update(index_elements=["key"], set_=kept))
+    else:
+        lite = sqlite.insert(delegations).values(values)
+        connection.execute(lite.on_conflict_do_update(index_elements=["key"], set_=kept))
+
+
+def find_delegation(connection: Connection, key: str) -> Delegation | None:
+    """Return what is known under a key."""
+    row = connection.execute(select(delegations).where(delegations.c.key == key)).one_or_none()
+    return None if row is None else _delegation(row)
+
+
+def delegations_of(connection: Connection, run_ids: Collection[str]) -> list[Delegation]:
+    """Return the delegations of runs."""
+    query = select(delegations).where(delegations.c.run_id.in_(list(run_ids)))
+    return [_delegation(row) for row in connection.execute(query)]
+
+
+# Questions
+
+
+def ask(connection: Connection, question: Question, asked: JsonObject, *, attempt: int, digest: str) -> bool:
+    """Add an open question; False when it was asked before."""
+    values = {
+        "id": question.id,
+        "run_id": question.run_id,
+        "step": question.step,
+        "attempt": attempt,
+        "asked": dict(asked),
+        "state": "open",
+        "answer": None,
+        "answered_by": None,
+        "digest": digest,
+        "asked_at": question.asked_at,
+        "expires_at": question.expires_at,
+    }
+    return connection.execute(_insert_or_ignore(connection, questions), values).rowcount == 1
+
+
+def close_question(connection: Connection, question_id: str, *, state: str) -> bool:
+    """Close an open question; False when it was not open."""
+    query = update(questions).where(questions.c.id == question_id, questions.c.state == "open").values(state=state)
+    return connection.execute(query).rowcount == 1
+
+
+def answer_question(connection: Connection, question_id: str, answer: JsonObject, by: str) -> bool:
+    """Take the answer to an open question; False when somebody was first. The comparison and the change are one."""
+    query = (
+        update(questions)
+        .where(questions.c.id == question_id, questions.c.state == "open")
+        .values(state="answered", answer=dict(answer), answered_by=by)
+    )
+    return connection.execute(query).rowcount == 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuestionRecord:
+    """A question's row."""
+
+    question: Question
+    asked: JsonObject
+    """What was asked as JSON, and `workflow`: the run or child run that waits for the answer."""
+    attempt: int
+    state: str
+    """`open`, `answered`, `closed` or `expired`."""
+    answer: JsonObject | None
+    answered_by: str
+    digest: str
+
+
+def questions_of(connection: Connection, run_ids: Collection[str], *, state: str | None = None) -> list[QuestionRecord]:
+    """Return the questions of runs in the order they were asked."""
+    query = select(questions).where(questions.c.run_id.in_(list(run_ids)))
+    if state is not None:
+        query = query.where(questions.c.state == state)
+    return [_question(row) for row in connection.execute(query.order_by(questions.c.asked_at, questions.c.id))]
+
+
+def last_attempt(connection: Connection, run_id: str, step: str) -> int:
+    """Return the number of the last attempt that the journal knows of a step; 0 for none."""
+    query = select(sa.func.max(events.c.attempt)).where(events.c.run_id == run_id, events.c.step == step)
+    return connection.execute(query).scalar() or 0
+
+
+# Large values
+
+
+def blob_id(data: bytes) -> str:
+    """Return the id of a value: its content's digest, so that a step that runs twice stores it once."""
+    return f"sha256:{sha256(data).hexdigest()}"
+
+
+def put_blob(connection: Connection, data: bytes, at: datetime) -> str:
+    """Keep a value, and return its id."""
+    name = blob_id(data)
+    values = {"id": name, "media_type": "application/json", "size": len(data), "bytes": data, "created_at": at}
+    connection.execute(_insert_or_ignore(connection, blobs), values)
+    return name
+
+
+def find_blob(connection: Connection, name: str) -> bytes | None:
+    """Return a value."""
+    found = connection.execute(select(blobs.c.bytes).where(blobs.c.id == name)).scalar()
+    return cast("bytes | None", found)
+
+
+def _insert_or_ignore(connection: Connection, table: sa.Table) -> sa.Executable:
+    if connection.dialect.name == "postgresql":
+        return postgresql.insert(table).on_conflict_do_nothing()
+    return sqlite.insert(table).on_conflict_do_nothing()
+
+
+def _run(row: Row[tuple[object, ...]]) -> RunRecord:
+    return RunRecord(
+        id=row.id,
+        tenant=row.tenant,
+        subject=row.subject,
+        context_id=row.context_id,
+        agent_id=row.agent_id,
+        goal=row.goal,
+        spec=row.spec,
+        state=RunState(row.state),
+        outcome=row.outcome,
+        created_at=row.created_at,
+        updated_at=row.updated_at,
+        ended_at=row.ended_at,
+        generation=row.generation,
+    )
+
+
+def _delegation(row: Row[tuple[object, ...]]) -> Delegation:
+    return Delegation(
+        key=row.key,
+        run_id=row.run_id,
+        step=row.step,
+        agent_id=row.agent_id,
+        capability=row.capability,
+        remote_task=row.remote_task,
+        remote_context=row.remote_context,
+        state=row.state,
+    )
+
+
+def _question(row: Row[tuple[object, ...]]) -> QuestionRecord:
+    asked = cast("JsonObject", row.asked)
+    schema: Json = asked.get("schema")
+    question = Question(
+        id=row.id,
+        run_id=row.run_id,
+        step=row.step,
+        agent_id=str(asked.get("agent", "")),
+        parts=parts_from_json(asked.get("parts")),
+        schema=mapping(schema) if schema is not None else None,
+        auth=bool(asked.get("auth")),
+        asked_at=row.asked_at,
+        expires_at=row.expires_at,
+    )
+    return QuestionRecord(
+        question=question,
+        asked=asked,
+        attempt=row.attempt,
+        state=row.state,
+        answer=row.answer,
+        answered_by=row.answered_by or "",
+        digest=row.digest,
+    )
+
+
+def open_questions(records: Sequence[QuestionRecord]) -> tuple[Question, ...]:
+    """Return the questions that still want an answer."""
+    return tuple(record.question for record in records if record.state == "open")

@@ -1,0 +1,142 @@
+"""Who should do it: search over the caller's agents, what the policy lets them use, their health, and no circles."""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import anyio.to_thread
+
+from interhub.adapters import Call, Principal
+from interhub.agent_cards import Binding, Json, JsonObject, Kind
+from interhub.hub.dispatch import Dispatcher
+from interhub.hub.errors import NoCapableAgent
+from interhub.hub.policy import Deny
+from interhub.registry import Agent, HealthState, Registry
+from interhub.registry.search import Index, Match
+
+from .arguments import fits
+from .envelope import mapping, sequence
+
+CANDIDATES = 20
+"""How many of the best matches are looked at."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Need:
+    """What is needed, and among whom."""
+
+    principal: Principal
+    text: str
+    data: Json = None
+    members: tuple[str, ...] = ()
+    """Only these agents; empty means all the caller may use."""
+    trail: tuple[str, ...] = ()
+    """The teams and workflows around the need: they, and whoever contains them, are not asked."""
+    need: str = ""
+    """What to search by, where that is not the text itself."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """Whom the router chose, and why."""
+
+    agent: Agent
+    capability: str
+    why: str
+
+
+class Router:
+    """Finds the best capability for a need."""
+
+    def __init__(self, *, registry: Registry, index: Index, dispatcher: Dispatcher) -> None:
+        self._registry = registry
+        self._index = index
+        self._dispatcher = dispatcher
+
+    async def choose(self, need: Need) -> Choice:
+        """Return the best that may be used, preferring agents that can be reached.
+
+        Raises:
+            NoCapableAgent: nobody can do it, or nobody whom words alone are enough for.
+        """
+        wanted = need.need or need.text
+        agents = {agent.id: agent for agent in await self._registry.list(need.principal.tenant)}
+        usable = [agent_id for agent_id in agents if self._in_scope(agent_id, need, agents)]
+        matches = await anyio.to_thread.run_sync(lambda: self._search(wanted, need.principal.tenant, usable))
+        failing: Choice | None = None
+        passed: list[str] = []
+        for match in matches:
+            agent = agents[match.agent_id]
+            if why_not := self._why_not(agent, match, need):
+                passed.append(f"{agent.id}/{match.capability.name} {why_not}")
+                continue
+            choice = Choice(agent=agent, capability=match.capability.name, why=_why(match, passed))
+            if agent.health.state is not HealthState.FAILING:
+                return choice
+            failing = failing or choice
+            passed.append(f"{agent.id}/{match.capability.name} cannot be reached now")
+        if failing is not None:
+            return failing
+        raise NoCapableAgent(wanted)
+
+    def _search(self, wanted: str, tenant: str, usable: Collection[str]) -> tuple[Match, ...]:
+        if not usable:
+            return ()
+        found = self._index.search(
+            wanted, tenant=tenant, limit=CANDIDATES, agents=usable, kinds=(Kind.SKILL, Kind.TOOL)
+        )
+        return tuple(match for match in found if match.is_match)
+
+    def _in_scope(self, agent_id: str, need: Need, agents: Mapping[str, Agent]) -> bool:
+        if need.members and agent_id not in need.members:
+            return False
+        return not need.trail or not set(need.trail).intersection(reach(agent_id, agents))
+
+    def _why_not(self, agent: Agent, match: Match, need: Need) -> str:
+        if not fits(match.capability, text=need.text, data=need.data):
+            return "needs arguments that words do not give"
+        call = Call(
+            capability=match.capability.name,
+            kind=match.capability.kind,
+            principal=need.principal,
+            idempotency_key="",
+        )
+        decision = self._dispatcher.decide(agent, call)
+        return "is not allowed" if isinstance(decision, Deny) else ""
+
+
+def contained(agent: Agent) -> tuple[str, ...]:
+    """Return the ids of the agents that a team or workflow names; none for any other agent."""
+    if agent.endpoint.binding not in (Binding.TEAM, Binding.WORKFLOW):
+        return ()
+    options = agent.endpoint.options
+    named = [str(member) for member in sequence(options.get("members"))]
+    return tuple(dict.fromkeys([*named, *agents_in_plan(mapping(options.get("workflow")))]))
+
+
+def agents_in_plan(plan: JsonObject) -> Iterator[str]:
+    """Yield the agents that a plan, as JSON, calls by id; those of plans within it too."""
+    waiting: list[Json] = list(sequence(plan.get("steps")))
+    while waiting:
+        step = mapping(waiting.pop())
+        agent = mapping(step.get("call")).get("agent")
+        if isinstance(agent, str) and agent:
+            yield agent
+        waiting += [*sequence(step.get("sequence")), *sequence(step.get("parallel"))]
+        waiting += sequence(mapping(mapping(step.get("plan")).get("workflow")).get("steps"))
+
+
+def reach(agent_id: str, agents: Mapping[str, Agent]) -> frozenset[str]:
+    """Return an agent and all that its teams and workflows contain, however deep."""
+    found: set[str] = set()
+    waiting = [agent_id]
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found.add(name)
+            if name in agents:
+                waiting.extend(contained(agents[name]))
+    return frozenset(found)
+
+
+def _why(match: Match, passed: Sequence[str]) -> str:
+    return match.why + (f"; passed over: {'; '.join(passed[:3])}" if passed else "")

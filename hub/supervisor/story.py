@@ -1,0 +1,149 @@
+"""A run as it stands, told from its events: the steps in the order of the plan, and what was made so far."""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from interhub.adapters import Artifact, Usage
+from interhub.adapters.content import artifact_from_json, message_from_json
+from interhub.agent_cards import Json, JsonObject
+
+from .envelope import StepValue, error_of, mapping, sequence, text, usage_from_json
+from .records import RunRecord
+from .run import Event, EventKind, Question, Run, RunState, StepView
+
+
+@dataclass
+class Story:
+    """What the events of one run come to. Fed in order, from the first."""
+
+    seq: int = 0
+    """Number of the last event it was fed."""
+    steps: dict[str, StepView] = field(default_factory=dict[str, StepView])
+    order: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
+    """Path of a plan (empty for the run's own) to the paths of its leaves, in the order of the plan."""
+    artifacts: "OrderedDict[str, Artifact]" = field(default_factory=OrderedDict[str, Artifact])
+
+    def feed(self, events: Sequence[Event]) -> None:
+        """Take the next events."""
+        for event in events:
+            if event.seq > self.seq:
+                self._take(event)
+                self.seq = event.seq
+
+    def ordered(self) -> tuple[StepView, ...]:
+        """Return the steps in the order of the plan, those of a child run after the step that it is."""
+        found: list[StepView] = []
+
+        def add(plan: str) -> None:
+            for path in self.order.get(plan, ()):
+                found.append(self.steps[path])
+                add(path)
+
+        add("")
+        return tuple(found)
+
+    def _take(self, event: Event) -> None:
+        payload = event.payload
+        if event.kind is EventKind.RUN_PLANNED:
+            self._take_plan(event)
+            return
+        if event.kind is EventKind.RUN_CANCELED:
+            for path, step in self.steps.items():
+                if not step.state.ended:
+                    self.steps[path] = replace(step, state=RunState.CANCELED, ended_at=event.at)
+            return
+        if not event.step:
+            return
+        step = self.steps.get(event.step) or StepView(path=event.step)
+        match event.kind:
+            case EventKind.STEP_STARTED:
+                began = step.started_at or event.at
+                step = replace(step, state=RunState.WORKING, attempts=event.attempt, started_at=began, error="")
+            case EventKind.STEP_ROUTED:
+                agent = text(payload, "agent") or step.agent_id
+                capability = text(payload, "capability") or step.capability
+                step = replace(step, agent_id=agent, capability=capability, why=text(payload, "why"))
+            case EventKind.STEP_COMPLETED:
+                step = replace(
+                    self._ended(step, event, RunState.COMPLETED), error="", usage=_usage(payload.get("usage"))
+                )
+            case EventKind.STEP_FAILED if "retry_in_s" in payload:
+                step = replace(step, error=text(payload, "message"))
+            case EventKind.STEP_FAILED:
+                step = replace(self._ended(step, event, RunState.FAILED), error=text(payload, "message"))
+            case EventKind.STEP_CANCELED:
+                step = replace(self._ended(step, event, RunState.CANCELED), error=text(payload, "why"))
+            case EventKind.QUESTION_ASKED:
+                auth = payload.get("auth") is True
+                step = replace(step, state=RunState.AUTH_REQUIRED if auth else RunState.INPUT_REQUIRED)
+            case EventKind.QUESTION_ANSWERED:
+                step = replace(step, state=RunState.WORKING)
+            case EventKind.STEP_ARTIFACT:
+                self._take_artifact(payload)
+            case _:
+                pass
+        self.steps[event.step] = step
+
+    def _take_plan(self, event: Event) -> None:
+        paths: list[str] = []
+        for shaped in map(mapping, sequence(event.payload.get("steps"))):
+            path = text(shaped, "path")
+            paths.append(path)
+            self.steps.setdefault(
+                path,
+                StepView(
+                    path=path,
+                    title=text(shaped, "title"),
+                    agent_id=text(shaped, "agent"),
+                    capability=text(shaped, "capability"),
+                ),
+            )
+        self.order[event.step] = paths
+
+    def _ended(self, step: StepView, event: Event, state: RunState) -> StepView:
+        agent = text(event.payload, "agent") or step.agent_id
+        capability = text(event.payload, "capability") or step.capability
+        return replace(step, state=state, ended_at=event.at, agent_id=agent, capability=capability)
+
+    def _take_artifact(self, payload: JsonObject) -> None:
+        made = artifact_from_json(mapping(payload.get("artifact")))
+        known = self.artifacts.get(made.artifact_id)
+        if payload.get("append") is True and known is not None:
+            made = replace(known, parts=(*known.parts, *made.parts))
+        self.artifacts[made.artifact_id] = made
+
+
+def view(record: RunRecord, story: Story | None, questions: Sequence[Question], result: StepValue | None) -> Run:
+    """Put a run together. Without a story it has no steps: for lists."""
+    outcome = record.outcome or {}
+    error = error_of(outcome) if record.state is RunState.FAILED else None
+    artifacts = tuple(story.artifacts.values()) if story is not None else ()
+    return Run(
+        id=record.id,
+        tenant=record.tenant,
+        subject=record.subject,
+        context_id=record.context_id,
+        goal=message_from_json(mapping(record.spec.get("goal"))),
+        agent_id=record.agent_id,
+        state=record.state,
+        parts=result.parts if result is not None else (),
+        structured=result.structured if result is not None else None,
+        artifacts=result.artifacts if result is not None else artifacts,
+        error=error,
+        steps=story.ordered() if story is not None else (),
+        questions=tuple(questions),
+        created_at=record.created_at,
+        updated_at=record.updated_at,
+        ended_at=record.ended_at,
+        generation=record.generation,
+    )
+
+
+def final_kind(kind: EventKind) -> bool:
+    """Return whether nothing comes after an event of that kind."""
+    return kind in (EventKind.RUN_COMPLETED, EventKind.RUN_FAILED, EventKind.RUN_CANCELED)
+
+
+def _usage(shaped: Json) -> Usage | None:
+    return usage_from_json(mapping(shaped)) if shaped is not None else None

@@ -1,0 +1,405 @@
+"""The supervisor: takes assignments, keeps runs going, and tells how they stand."""
+
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from uuid import NAMESPACE_URL, uuid4, uuid5
+
+import anyio
+import anyio.to_thread
+import sqlalchemy as sa
+import structlog
+
+from interhub.adapters import Adapter, AdapterError, Principal, TextPart, text_of
+from interhub.agent_cards import AgentCard, Endpoint, Json, JsonObject
+from interhub.hub.dispatch import Dispatcher
+from interhub.hub.errors import RunEnded, RunNotFound
+from interhub.registry import Agent, AgentNotFound, Registry
+from interhub.registry.search import Index
+
+from . import records
+from .approvals import Approvals
+from .delegation import Delegator
+from .durable import Engine, EngineState
+from .envelope import StepValue, assignment_to_json, mapping, text
+from .interpreter import Interpreter, load_blob, task_of
+from .journal import Fact, Journal
+from .model import Plan
+from .planner import Planners, agent_workflow, standard_planners, workflow_inputs
+from .records import QuestionRecord, RunRecord
+from .router import Router
+from .run import Answer, Assignment, Event, EventKind, Run, RunState
+from .story import Story, final_kind, view
+from .teams import TEAM, WORKFLOW, SupervisedAdapter, agent_of_document
+from .workflow_file import check_plan
+
+log = structlog.get_logger()
+
+CANCEL_WITHIN_S = 2.0
+"""How long a cancelled run's steps may take to tell their agents."""
+
+KEPT_STORIES = 256
+
+
+class Supervisor:
+    """Runs, on behalf of principals. `start` it on the server's event loop; `stop` it before the pool is closed."""
+
+    def __init__(
+        self,
+        *,
+        registry: Registry,
+        index: Index,
+        dispatcher: Dispatcher,
+        database: sa.Engine,
+        engine: Engine,
+        planners: Planners | None = None,
+    ) -> None:
+        """`engine` is the supervisor's alone. `planners` replace the standard ones, which need no model."""
+        self._registry = registry
+        self._dispatcher = dispatcher
+        self._database = database
+        self._engine = engine
+        self._journal = Journal(database)
+        router = Router(registry=registry, index=index, dispatcher=dispatcher)
+        self._delegator = Delegator(
+            registry=registry, router=router, dispatcher=dispatcher, journal=self._journal, database=database
+        )
+        self._interpreter = Interpreter(
+            planners=planners or standard_planners(registry, router),
+            delegator=self._delegator,
+            journal=self._journal,
+            database=database,
+        )
+        self._approvals = Approvals(journal=self._journal, engine=engine, database=database)
+        self._stories: OrderedDict[str, Story] = OrderedDict()
+        self._adapters = {name: SupervisedAdapter(name, self) for name in (TEAM, WORKFLOW)}
+
+    # Life
+
+    async def start(self) -> None:
+        """Launch the engine, which takes up the runs of an earlier process, and mend a journal that lags behind it."""
+        self._journal.open()
+        await self._engine.launch(self._interpreter.execute, self._interpreter.crashed)
+        await self._repair()
+
+    async def stop(self) -> None:
+        """Stop. Runs under way are taken up by the next process; their agents are told to stop what they do."""
+        await self._delegator.leaves.stop(within_s=CANCEL_WITHIN_S)
+        await self._engine.stop()
+        await self._journal.close()
+
+    def adapters(self) -> Mapping[str, Adapter]:
+        """Return the adapters that teams and workflows are called through, by name."""
+        return self._adapters
+
+    async def agent_of_document(
+        self, tenant: str, document: JsonObject, source: str
+    ) -> tuple[str, AgentCard, Endpoint]:
+        """Return the adapter's name, the card and the endpoint of a team's or workflow's document.
+
+        Raises:
+            PlanInvalid: the document has mistakes.
+        """
+        return agent_of_document(document, source=source, agents=await self._agents(tenant))
+
+    async def check(self, document: JsonObject, principal: Principal, *, source: str = "the workflow") -> Plan:
+        """Return a workflow's document as a plan, checked against the agents that the caller may use.
+
+        Raises:
+            PlanInvalid: it has mistakes.
+        """
+        return check_plan(document, source=source, agents=await self._agents(principal.tenant))
+
+    # Runs
+
+    async def submit(self, assignment: Assignment) -> Run:
+        """Begin a run. A second assignment of the same principal with the same key is the same run.
+
+        Raises:
+            PlanInvalid: its workflow has mistakes.
+            BadRequest: its inputs do not fit the workflow.
+            AgentNotFound: whom it is delegated to is not there.
+        """
+        assignment = await self._checked(assignment)
+        run_id, known = self._id_of(assignment), None
+        if assignment.idempotency_key:
+            known = await self._record(run_id)
+        if known is None:
+            await self._create(run_id, assignment)
+        elif known.state is not RunState.SUBMITTED:
+            return await self.get(assignment.principal, run_id)
+        record = await self._record(run_id)
+        assert record is not None, "a run that was written is there"
+        await self._engine.start(run_id, record.spec)
+        return await self.get(assignment.principal, run_id)
+
+    async def get(self, principal: Principal, run_id: str) -> Run:
+        """Return a run as it stands.
+
+        Raises:
+            RunNotFound: there is none of that id, or it is somebody else's.
+        """
+        record = await self._owned(principal, run_id)
+        story = await self._story(run_id, record.generation)
+        asked, result = await anyio.to_thread.run_sync(self._details, record)
+        return view(record, story, records.open_questions(asked), result)
+
+    async def list(
+        self,
+        principal: Principal,
+        *,
+        state: RunState | None = None,
+        context_id: str | None = None,
+        limit: int = 50,
+        before: str | None = None,
+    ) -> tuple[Run, ...]:
+        """Return the caller's runs, newest first, without their steps. `before` is the id of the last one seen.
+
+        Raises:
+            RunNotFound: `before` is none of the caller's.
+        """
+        last = await self._owned(principal, before) if before else None
+
+        def read() -> tuple[Run, ...]:
+            with self._database.connect() as connection:
+                found = records.list_runs(
+                    connection,
+                    tenant=principal.tenant,
+                    subject=principal.subject,
+                    state=state,
+                    context_id=context_id,
+                    limit=limit,
+                    before=last,
+                )
+                asking = [record.id for record in found if record.state.interrupted]
+                asked = records.questions_of(connection, asking, state="open") if asking else []
+            return tuple(
+                view(record, None, [one.question for one in asked if one.question.run_id == record.id], None)
+                for record in found
+            )
+
+        return await anyio.to_thread.run_sync(read)
+
+    async def events(self, principal: Principal, run_id: str, after: int = 0, limit: int = 1000) -> tuple[Event, ...]:
+        """Return what has happened in a run after a sequence number, in order.
+
+        Raises:
+            RunNotFound: there is none of that id, or it is somebody else's.
+        """
+        await self._owned(principal, run_id)
+        return await self._journal.read(run_id, after=after, limit=limit)
+
+    async def watch(self, principal: Principal, run_id: str, after: int = 0) -> AsyncIterator[Event]:
+        """Yield what happens in a run after a sequence number; ends after the final event.
+
+        Nothing is held between two events, so a reader may be slow, or go away; it loses nothing.
+
+        Raises:
+            RunNotFound: there is none of that id, or it is somebody else's.
+        """
+        await self._owned(principal, run_id)
+        while True:
+            news = self._journal.subscription(run_id)
+            found = await self._journal.read(run_id, after=after, limit=500)
+            for event in found:
+                after = event.seq
+                yield event
+                if final_kind(event.kind):
+                    return
+            if not found:
+                if (await self._owned(principal, run_id)).state.ended:
+                    return  # it was asked for what comes after the final event
+                await news.wait()
+
+    async def wait(self, principal: Principal, run_id: str, timeout_s: float | None = None) -> Run:
+        """Return a run when it has ended or asks something, or as it stands when the time is up.
+
+        Raises:
+            RunNotFound: there is none of that id, or it is somebody else's.
+        """
+        with anyio.move_on_after(timeout_s):
+            while True:
+                news = self._journal.subscription(run_id)
+                record = await self._owned(principal, run_id)
+                if record.state.ended or record.state.interrupted:
+                    break
+                await news.wait()
+        return await self.get(principal, run_id)
+
+    async def wait_for_news(self, run_id: str, after: int) -> None:
+        """Return when a run has events after a number, or has ended."""
+        while True:
+            news = self._journal.subscription(run_id)
+            record = await self._record(run_id)
+            if record is None or record.generation > after or record.state.ended:
+                return
+            await news.wait()
+
+    async def cancel(self, principal: Principal, run_id: str) -> Run:
+        """Stop a run, down to its last leaf. Agents at work are told, and have two seconds to take note.
+
+        Raises:
+            RunNotFound: there is none of that id, or it is somebody else's.
+            RunEnded: it has ended.
+        """
+        record = await self._owned(principal, run_id)
+        if record.state.ended:
+            raise RunEnded(run_id, record.state.value)
+        await self._engine.cancel(run_id)
+        await self._delegator.leaves.cancel(run_id, within_s=CANCEL_WITHIN_S)
+        await self._journal.append(
+            Fact(run_id=run_id, kind=EventKind.RUN_CANCELED, payload={"by": principal.key, "why": "canceled"})
+        )
+        run = await self.get(principal, run_id)
+        if run.state is not RunState.CANCELED:  # its end was written while we asked
+            raise RunEnded(run_id, run.state.value)
+        return run
+
+    async def answer(self, principal: Principal, run_id: str, answer: Answer, question_id: str = "") -> Run:
+        """Answer what a run asks; without a question's id, the one that is open. The first answer counts.
+
+        Raises:
+            RunNotFound: there is none of that id, or it is somebody else's.
+            QuestionNotFound: nothing is asked, several things are, or somebody was first.
+            BadRequest: the answer does not fit the question's schema.
+        """
+        await self._owned(principal, run_id)
+        asked = await anyio.to_thread.run_sync(self._approvals.of_run, run_id)
+        await self._approvals.answer(run_id, answer, question_id=question_id, asked=asked)
+        return await self.get(principal, run_id)
+
+    # Beginning a run
+
+    async def _checked(self, assignment: Assignment) -> Assignment:
+        """Return the assignment with its workflow in order, having refused what cannot be carried out."""
+        agents = await self._agents(assignment.principal.tenant)
+        for member in assignment.members:
+            if member not in agents:
+                raise AgentNotFound(member)
+        if assignment.workflow is not None:
+            members = assignment.members or None
+            plan = check_plan(assignment.workflow, agents=agents, members=members)
+            assignment = replace(assignment, workflow=plan.dump())
+            workflow_inputs(plan, task_of(assignment_to_json(assignment)), "the workflow's inputs")
+        elif assignment.agent_id:
+            agent = agents.get(assignment.agent_id)
+            if agent is None:
+                raise AgentNotFound(assignment.agent_id)
+            workflow = agent_workflow(agent)
+            if workflow is not None:
+                workflow_inputs(workflow, task_of(assignment_to_json(assignment)), f"the inputs of {agent.id}")
+        if not assignment.goal.parts and (said := text(assignment.arguments, "message")):
+            goal = replace(assignment.goal, parts=(TextPart(text=said),))
+            assignment = replace(assignment, goal=goal)
+        return assignment
+
+    def _id_of(self, assignment: Assignment) -> str:
+        if not assignment.idempotency_key:
+            return str(uuid4())
+        return str(uuid5(NAMESPACE_URL, f"interhub:{assignment.principal.key}:{assignment.idempotency_key}"))
+
+    async def _create(self, run_id: str, assignment: Assignment) -> None:
+        at = datetime.now(UTC)
+        context_id = assignment.context_id or assignment.goal.context_id or str(uuid4())
+        shaped = assignment_to_json(replace(assignment, context_id=context_id))
+        spec: dict[str, Json] = {**shaped, "root": run_id, "prefix": "", "trail": []}
+        said = text_of(assignment.goal.parts)
+        record = RunRecord(
+            id=run_id,
+            tenant=assignment.principal.tenant,
+            subject=assignment.principal.subject,
+            context_id=context_id,
+            agent_id=assignment.agent_id,
+            goal=said[:2000],
+            spec=spec,
+            state=RunState.SUBMITTED,
+            outcome=None,
+            created_at=at,
+            updated_at=at,
+            ended_at=None,
+            generation=0,
+        )
+        payload: dict[str, Json] = {
+            "goal": said[:2000],
+            "agent": assignment.agent_id,
+            "workflow": text(mapping(assignment.workflow), "name"),
+            "context_id": context_id,
+        }
+        # The journal comes first: a run that is written but not started is started at the next start-up.
+        self._journal.post_change(lambda connection: records.add_run(connection, record))
+        await self._journal.append(Fact(run_id=run_id, kind=EventKind.RUN_SUBMITTED, at=at, payload=payload))
+
+    # Start-up
+
+    async def _repair(self) -> None:
+        """Bring journal and engine together: one of them may know more when a crash came between their writes."""
+        with self._database.connect() as connection:
+            unfinished = records.unfinished_runs(connection)
+        if not unfinished:
+            return
+        states = await self._engine.states([record.id for record in unfinished])
+        for record in unfinished:
+            state = states.get(record.id)
+            if state is None:
+                await self._engine.start(record.id, record.spec)
+            elif state is EngineState.CANCELED:
+                await self._tell_agents_to_stop(record)
+                payload: dict[str, Json] = {"why": "canceled"}
+                await self._journal.append(Fact(run_id=record.id, kind=EventKind.RUN_CANCELED, payload=payload))
+            elif state is not EngineState.ACTIVE:
+                # The last step appends the final event before it is recorded: only a run that broke ends without it.
+                error: dict[str, Json] = {"reason": "INTERNAL", "message": "the hub failed; its log says why"}
+                await self._journal.append(Fact(run_id=record.id, kind=EventKind.RUN_FAILED, payload={"error": error}))
+        active = [record.id for record in unfinished if states.get(record.id) is EngineState.ACTIVE]
+        await self._approvals.deliver(active)
+        log.info("runs_taken_up", runs=len(active), unfinished=len(unfinished))
+
+    async def _tell_agents_to_stop(self, record: RunRecord) -> None:
+        with self._database.connect() as connection:
+            bound = [one for one in records.delegations_of(connection, [record.id]) if one.remote_task]
+        for one in bound:
+            try:
+                agent = await self._registry.get(record.tenant, one.agent_id)
+                principal = Principal(subject=record.subject, tenant=record.tenant)
+                connection_to = await self._dispatcher.connection(agent, principal)
+                with anyio.move_on_after(CANCEL_WITHIN_S):
+                    await connection_to.cancel(one.remote_task)
+            except (AdapterError, AgentNotFound) as error:
+                log.warning("remote_task_not_canceled", run=record.id, agent=one.agent_id, why=str(error))
+
+    # Reading
+
+    async def _agents(self, tenant: str) -> dict[str, Agent]:
+        return {agent.id: agent for agent in await self._registry.list(tenant)}
+
+    async def _record(self, run_id: str) -> RunRecord | None:
+        def read() -> RunRecord | None:
+            with self._database.connect() as connection:
+                return records.find_run(connection, run_id)
+
+        return await anyio.to_thread.run_sync(read)
+
+    async def _owned(self, principal: Principal, run_id: str) -> RunRecord:
+        record = await self._record(run_id)
+        if record is None or (record.tenant, record.subject) != (principal.tenant, principal.subject):
+            raise RunNotFound(run_id)
+        return record
+
+    async def _story(self, run_id: str, generation: int) -> Story:
+        story = self._stories.setdefault(run_id, Story())
+        self._stories.move_to_end(run_id)
+        while len(self._stories) > KEPT_STORIES:
+            self._stories.popitem(last=False)
+        while story.seq < generation:
+            story.feed(await self._journal.read(run_id, after=story.seq, limit=1000))
+        return story
+
+    def _details(self, record: RunRecord) -> tuple[Sequence[QuestionRecord], StepValue | None]:
+        asked = self._approvals.of_run(record.id) if record.state.interrupted else []
+        if record.state is not RunState.COMPLETED:
+            return asked, None
+        result = mapping((record.outcome or {}).get("result"))
+        if name := text(result, "blob"):
+            return asked, StepValue.load(load_blob(self._database, name))
+        return asked, StepValue.load(mapping(result.get("value")))
