@@ -59,11 +59,11 @@ class WordLlama:
 
         Words that the model knows are one or two pieces, gibberish falls to crumbs. Measured on the routing data, 95 of
         100 queries have over 2.5 letters a piece, random letters 1.5, and 99 of 100 of those stay below 2. A character
-        of Chinese, Japanese or Korean counts as a word.
+        of Chinese, Japanese or Korean, which may be two pieces, counts as a word.
         """
         text = text[:MAX_CHARS]
         pieces = len(self._tokenizer.encode(text, add_special_tokens=False).ids)
-        letters = sum(3 if character >= "\u3040" else 1 for character in text if character.isalnum())
+        letters = sum(4 if character >= "\u3040" else 1 for character in text if character.isalnum())
         return min(1.0, letters / (3 * pieces)) if pieces else 0.0
 
     def _mean(self, text: str) -> Matrix:

@@ -150,7 +150,7 @@ class _Entry:
         if command or (kind == "stdio" and not address):
             if kind not in ("", "stdio"):
                 self._wrong(".type", f"is {entry.get('type')!r}, but a server with `command` is stdio")
-            return None
+                return None
             return self._process(entry)
         if address:
             if kind == "sse":

@@ -291,5 +291,5 @@ def _meaning(agent: Agent, capability: Capability) -> str:
 
 
 def _words(agent: Agent, capability: Capability) -> str:
-    """What is compared by words: that, and the agent's names."""
-    return f"{_meaning(agent, capability)} {agent.id} {agent.card.name}"
+    """What is compared by words: that with the name once more, since a name says what matters, and the agent's names."""
+    return f"{spaced(capability.name)} {_meaning(agent, capability)} {agent.id} {agent.card.name}"
