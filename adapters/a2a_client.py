@@ -179,9 +179,12 @@ class A2aClient:
             raise self._not_json(response, body) from error
         if response.status_code >= 400:
             said = document.get("message") if isinstance(document, Mapping) else None
-            if isinstance(said, str):  # all that the 0.3 SDK's HTTP+JSON says: which error it is, the status tells
+            code = document.get("code") if isinstance(document, Mapping) else None
+            if isinstance(said, str):
+                # 0.3's HTTP+JSON: JavaScript's SDK adds the code, for Python's only the status tells which error it is.
                 lost = response.status_code == 404 and ask.task_id
-                raise Fault(said, reason="TASK_NOT_FOUND" if lost else "")
+                known = code if isinstance(code, int) and code < 0 else None
+                raise Fault(said, code=known, reason="TASK_NOT_FOUND" if lost else "")
             raise self._not_json(response, body)
         return payload
 

@@ -153,6 +153,9 @@ class Exchange:
                     return
                 if fault.reason not in _NOT_OFFERED:
                     raise
+                # Usually nothing was executed. An answer may have been: its task tells.
+                if self._asked is not None and await self._found_again(self._asked.task_id):
+                    return
                 self._delivery, self._may_subscribe = Delivery.POLL, False
             except (AnswerTooLarge, RemoteRefused):
                 raise

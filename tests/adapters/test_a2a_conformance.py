@@ -10,6 +10,7 @@ from interhub.adapters import Adapter, Call
 from interhub.adapters.a2a import A2aAdapter
 from interhub.adapters.conformance import CHECKS, Check, Feature, Seen
 from interhub.agent_cards import Binding, Endpoint
+from tests.support.node import node_tools
 from tests.support.processes import ROOT, Peer, environment, peer
 
 pytestmark = pytest.mark.anyio
@@ -66,6 +67,14 @@ def old_agent(tmp_path_factory: pytest.TempPathFactory) -> Generator[Peer]:
         yield running
 
 
+@pytest.fixture(scope="module")
+def javascript_agent(tmp_path_factory: pytest.TempPathFactory) -> Generator[Peer]:
+    log = tmp_path_factory.mktemp("javascript") / "log"
+    tools = node_tools()
+    with peer(tools.node, AGENTS / "js_agent.mjs", log=log, env={"NODE_PATH": str(tools.modules)}) as running:
+        yield running
+
+
 def harness(agent: Peer, path: str, binding: Binding, version: str) -> A2aHarness:
     endpoint = Endpoint(binding=binding, url=f"{agent.url}{path}", version=version)
     return A2aHarness(peer=agent, endpoint=endpoint, adapter=A2aAdapter())
@@ -103,3 +112,12 @@ async def test_the_contract_holds_with_an_agent_on_the_last_0_3_sdk(
     check: Check, old_agent: Peer, path: str, binding: Binding
 ) -> None:
     await check(harness(old_agent, path, binding, "0.3"))
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=str)
+@pytest.mark.parametrize("version", ["1.0", "0.3"])
+@pytest.mark.parametrize(("path", "binding"), INTERFACES)
+async def test_the_contract_holds_with_an_agent_on_the_javascript_sdk(
+    check: Check, javascript_agent: Peer, path: str, binding: Binding, version: str
+) -> None:
+    await check(harness(javascript_agent, path, binding, version))
