@@ -17,7 +17,7 @@ from .base import Connection
 from .expand import expand_all
 
 if TYPE_CHECKING:
-    from .mcp_connection import Target  # imports the SDK (see above)
+    from .mcp_target import Target  # imports the SDK (see above)
 
 STARTUP_TIMEOUT_S = 30.0
 
@@ -71,7 +71,7 @@ class McpAdapter:
             tasks.cancel_scope.cancel()
 
     def _target(self, endpoint: Endpoint, label: str) -> "Target":
-        from .mcp_connection import Target
+        from .mcp_target import Target
 
         return Target(
             endpoint=endpoint,

@@ -1,7 +1,7 @@
 """What an MCP server offers, read from its lists into a card. Definitions are kept as they came."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import structlog
 from mcp import MCPError
@@ -77,10 +77,10 @@ async def _list(session: McpSession, method: str, key: str, label: str, timeout_
         listed = page.get(key)
         if not isinstance(listed, list):
             raise ProtocolViolation(label, f"its answer to {method} has no list of {key}")
-        for item in listed:
+        for item in cast("list[object]", listed):
             if not isinstance(item, dict):
                 raise ProtocolViolation(label, f"its {key} hold {type(item).__name__} where a definition is expected")
-            items.append(item)
+            items.append(cast("dict[str, Any]", item))
         cursor = page.get("nextCursor")
         if not isinstance(cursor, str):
             return items
@@ -91,17 +91,14 @@ async def _list(session: McpSession, method: str, key: str, label: str, timeout_
 
 
 def _tool(item: dict[str, Any], label: str) -> Capability:
-    annotations = item.get("annotations")
-    title = _str(item, "title") or (_str(annotations, "title") if isinstance(annotations, dict) else "")
-    schema = item.get("inputSchema")
-    output = item.get("outputSchema")
+    title = _str(item, "title") or _str(_object(item.get("annotations")) or {}, "title")
     return Capability(
         name=_named(item, "name", "tool", label),
         kind=Kind.TOOL,
         title=title,
         description=_str(item, "description"),
-        input_schema=schema if isinstance(schema, dict) else {"type": "object"},
-        output_schema=output if isinstance(output, dict) else None,
+        input_schema=_object(item.get("inputSchema")) or {"type": "object"},
+        output_schema=_object(item.get("outputSchema")),
         raw=item,
     )
 
@@ -109,8 +106,9 @@ def _tool(item: dict[str, Any], label: str) -> Capability:
 def _prompt(item: dict[str, Any], label: str) -> Capability:
     properties: dict[str, Json] = {}
     required: list[str] = []
-    for argument in item.get("arguments") or ():
-        if not isinstance(argument, dict):
+    for listed in item.get("arguments") or ():
+        argument = _object(listed)
+        if argument is None:
             raise ProtocolViolation(label, f"the prompt {item.get('name')!r} has an argument that is no object")
         name = _named(argument, "name", "prompt argument", label)
         properties[name] = {"type": "string", **({"description": d} if (d := _str(argument, "description")) else {})}
@@ -178,6 +176,10 @@ def _named(item: Mapping[str, Any], key: str, what: str, label: str) -> str:
     if not isinstance(value, str) or not value:
         raise ProtocolViolation(label, f"it lists a {what} without a {key}")
     return value
+
+
+def _object(value: object) -> JsonObject | None:
+    return cast("JsonObject", value) if isinstance(value, dict) else None
 
 
 def _str(item: Mapping[str, Any] | Mapping[str, Json], key: str) -> str:

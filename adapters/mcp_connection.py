@@ -1,8 +1,7 @@
 """A connection to one MCP server: calls, and the raw relay, over one shared session that is re-made when it is lost."""
 
 from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, cast
 
@@ -10,35 +9,31 @@ import anyio
 import anyio.abc
 import structlog
 from mcp import MCPError
-from mcp.client._transport import TransportStreams
 from mcp.shared.inbound import mcp_param_headers, x_mcp_header_map
 from mcp.shared.uri_template import InvalidUriTemplate, UriTemplate
 from mcp_types import INVALID_PARAMS, LOG_LEVEL_META_KEY, METHOD_NOT_FOUND, URL_ELICITATION_REQUIRED
 
-from interhub.agent_cards import AgentCard, Binding, Capability, Endpoint, Json, JsonObject, Kind
+from interhub.agent_cards import AgentCard, Capability, Json, JsonObject, Kind
 
-from .base import Call, LogLine, Outcome, Progress, Report, Resume
+from .base import Call, Outcome, Report, Resume
 from .errors import (
     AdapterError,
-    BadEndpoint,
     ProtocolViolation,
     RemoteRefused,
     RemoteTimeout,
     RemoteUnavailable,
 )
 from .mcp_arguments import ArgumentCheck
-from .mcp_content import ELICIT, completed, elicit_results, question
-from .mcp_http import Sink, http_streams
+from .mcp_content import ELICIT, completed, elicit_results, question, update_of, url_elicitations
+from .mcp_http import Sink
 from .mcp_open import Ended, OpenRequest, Question, Said
 from .mcp_relay import Answered, Ask, Asked, Notify, RelaySession, Reply, ServerFacts, SessionGone
-from .mcp_session import Client, Diagnose, McpSession, SessionEvents, no_diagnosis, open_session
-from .mcp_stdio import StdioServer
+from .mcp_session import Client, McpSession, SessionEvents
+from .mcp_target import Target
 from .mcp_upstream import Upstream
 
 IDEMPOTENCY_META_KEY = "interhub/idempotencyKey"
 """Where a tool that can tell repeated calls apart finds `Call.idempotency_key`, in the request's `_meta`."""
-OUR_CAPABILITIES: JsonObject = {"elicitation": {"form": {}, "url": {}}}
-"""What we offer servers on shared sessions: to put questions to people. We lend them no model and no folders."""
 _METHODS = {
     Kind.TOOL: "tools/call",
     Kind.PROMPT: "prompts/get",
@@ -57,51 +52,6 @@ CHANGES = frozenset(method for _, method in _LIST_CHANGED.values())
 """The notifications that make a card out of date."""
 
 log = structlog.get_logger()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Target:
-    """A server as it is connected to: nothing in it is left to expand."""
-
-    endpoint: Endpoint
-    label: str
-    env: Mapping[str, str]
-    headers: Mapping[str, str]
-    cwd: str
-    startup_timeout_s: float
-    client_info: JsonObject
-
-    def streams(self) -> tuple[AbstractAsyncContextManager[TransportStreams], Diagnose]:
-        """Return the transport, and what can say more about its end.
-
-        Raises:
-            BadEndpoint: the address cannot be used.
-        """
-        if self.endpoint.binding is Binding.MCP_STDIO:
-            server = StdioServer(self.endpoint.command, env=self.env, cwd=self.cwd or None, label=self.label)
-            return server.streams(), server.diagnose
-        if self.endpoint.binding in (Binding.MCP_HTTP, Binding.MCP_SSE):
-            return http_streams(self.endpoint, self.headers, self.label), no_diagnosis
-        raise BadEndpoint(self.label, f"an MCP server is not reached over {self.endpoint.binding.value}")
-
-    def session(
-        self,
-        events: SessionEvents,
-        *,
-        version: str | None = None,
-        client: Client | None = None,
-    ) -> AbstractAsyncContextManager[McpSession]:
-        """Make the context of a session."""
-        streams, diagnose = self.streams()
-        return open_session(
-            streams,
-            label=self.label,
-            client=client or Client(info=self.client_info, capabilities=OUR_CAPABILITIES),
-            events=events,
-            version=self.endpoint.version if version is None else version,
-            startup_timeout_s=self.startup_timeout_s,
-            diagnose=diagnose,
-        )
 
 
 class McpConnection:
@@ -167,7 +117,7 @@ class McpConnection:
                     case Answered():
                         pass
             except MCPError as error:
-                if (wanted := _url_elicitations(error)) is not None:
+                if (wanted := _browsing(error)) is not None:
                     return question(wanted, state={}, raw={"elicitations": list(wanted.values())}, label=self._label)
                 raise RemoteRefused(self._label, error.message, (), error.code) from error
             result = reply.result
@@ -192,7 +142,7 @@ class McpConnection:
         self, resume: Resume, params: dict[str, Json], owner: str, notify: Notify
     ) -> tuple[Reply | None, list[tuple[JsonObject, JsonObject]]]:
         """Give the answer to the request that waits for it; where none does any more, prepare to send it anew."""
-        state = resume.state if isinstance(resume.state, Mapping) else {}
+        state: JsonObject = resume.state if isinstance(resume.state, Mapping) else {}
         if "inputRequests" in state:
             requests = cast(Mapping[str, JsonObject], state["inputRequests"])
             params["inputResponses"] = elicit_results(requests, resume)
@@ -324,11 +274,8 @@ class McpConnection:
 
     async def _listen(self, session: McpSession, events: "_Shared") -> None:
         """Keep a subscription to the server's changes open while the session lasts."""
-        wanted = {
-            flag: True
-            for key, (flag, _) in _LIST_CHANGED.items()
-            if isinstance(offered := session.capabilities.get(key), Mapping) and offered.get("listChanged")
-        }
+        offered = cast("Mapping[str, Mapping[str, Json] | None]", session.capabilities)
+        wanted = {flag: True for key, (flag, _) in _LIST_CHANGED.items() if (offered.get(key) or {}).get("listChanged")}
         for failures in range(6):
             if not wanted or session.lost.is_set():
                 return
@@ -472,37 +419,15 @@ class _Shared(SessionEvents):
 
 
 async def _report(report: Report, method: str, params: JsonObject) -> None:
-    """Report a notification of a call as an update; what is no update is passed over."""
-    if method == "notifications/progress":
-        done, total, text = params.get("progress"), params.get("total"), params.get("message")
-        await report(
-            Progress(
-                text=text if isinstance(text, str) else "",
-                done=float(done) if isinstance(done, int | float) else None,
-                total=float(total) if isinstance(total, int | float) else None,
-            )
-        )
-    elif method == "notifications/message":
-        data, level = params.get("data"), params.get("level")
-        text = data if isinstance(data, str) else _json_text(data)
-        await report(LogLine(text=text, level=level if isinstance(level, str) else "info"))
-
-
-def _json_text(data: Json) -> str:
-    import orjson
-
-    return orjson.dumps(data, default=str).decode()
+    update = update_of(method, params)
+    if update is not None:
+        await report(update)
 
 
 def _facts(session: McpSession) -> ServerFacts:
     return ServerFacts(version=session.version, modern=session.modern, answer=session.server)
 
 
-def _url_elicitations(error: MCPError) -> dict[str, JsonObject] | None:
+def _browsing(error: MCPError) -> dict[str, JsonObject] | None:
     """What a server of 2025-11-25 wants opened in a browser before it takes the call (client/elicitation, URL mode)."""
-    if error.code != URL_ELICITATION_REQUIRED or not isinstance(error.data, Mapping):
-        return None
-    wanted = cast(Mapping[str, Any], error.data).get("elicitations")
-    if not isinstance(wanted, list):
-        return None
-    return {str(n): {"method": ELICIT, "params": {"mode": "url", **item}} for n, item in enumerate(wanted)}
+    return url_elicitations(cast("Json", error.data)) if error.code == URL_ELICITATION_REQUIRED else None

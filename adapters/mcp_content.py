@@ -5,9 +5,11 @@ from binascii import Error as BadBase64
 from collections.abc import Mapping, Sequence
 from typing import cast
 
+import orjson
+
 from interhub.agent_cards import Json, JsonObject
 
-from .base import Completed, InputRequired, Resume
+from .base import Completed, InputRequired, LogLine, Progress, Resume, Update
 from .content import DataPart, Part, RawPart, TextPart, UrlPart, text_of
 from .errors import ProtocolViolation, RemoteRefused
 
@@ -90,6 +92,27 @@ def _resource_part(resource: JsonObject, label: str, metadata: JsonObject) -> Pa
     return TextPart(text=_text(resource, "text", label), media_type=media_type, metadata=metadata)
 
 
+# Notifications
+
+
+def update_of(method: str, params: JsonObject) -> Update | None:
+    """Read a notification that belongs to a call; None when it is no update."""
+    match method:
+        case "notifications/progress":
+            done, total, text = params.get("progress"), params.get("total"), params.get("message")
+            return Progress(
+                text=text if isinstance(text, str) else "",
+                done=float(done) if isinstance(done, int | float) else None,
+                total=float(total) if isinstance(total, int | float) else None,
+            )
+        case "notifications/message":
+            data, level = params.get("data"), params.get("level")
+            text = data if isinstance(data, str) else orjson.dumps(data).decode()
+            return LogLine(text=text, level=level if isinstance(level, str) else "info")
+        case _:
+            return None
+
+
 # Questions
 
 
@@ -121,6 +144,15 @@ def question(requests: Mapping[str, JsonObject], *, state: Json, raw: JsonObject
         schema = {"type": "object", "properties": schemas, "required": list(schemas)}
     auth = any(params.get("mode") == "url" for params in asked.values())
     return InputRequired(question=tuple(parts), schema=schema, state=state, auth=auth, raw=raw)
+
+
+def url_elicitations(data: Json) -> dict[str, JsonObject] | None:
+    """Read the error data of a server that wants pages opened first; None when it holds none."""
+    wanted = data.get("elicitations") if isinstance(data, Mapping) else None
+    if isinstance(wanted, str) or not isinstance(wanted, Sequence):
+        return None
+    items = [item for item in wanted if isinstance(item, Mapping)]
+    return {str(number): {"method": ELICIT, "params": {"mode": "url", **item}} for number, item in enumerate(items)}
 
 
 def elicit_results(requests: Mapping[str, JsonObject], resume: Resume) -> dict[str, Json]:

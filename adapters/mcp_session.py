@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import count
-from typing import Any
+from typing import Any, cast
 
 import anyio
 import anyio.abc
@@ -125,8 +125,7 @@ class McpSession:
     @property
     def capabilities(self) -> Mapping[str, Any]:
         """What the server says it offers."""
-        found = self.server.get("capabilities")
-        return found if isinstance(found, dict) else {}
+        return _object(self.server.get("capabilities"))
 
     async def request(
         self,
@@ -228,7 +227,7 @@ class McpSession:
         try:
             await self._discover(LATEST_MODERN_VERSION, timeout_s=PROBE_S)
         except MCPError as error:
-            supported = _object(error.data).get("supported")
+            supported = cast("list[object] | None", _object(error.data).get("supported"))
             if error.code == UNSUPPORTED_PROTOCOL_VERSION and isinstance(supported, list):
                 mutual = [v for v in MODERN_PROTOCOL_VERSIONS if v in supported]
                 if mutual:
@@ -390,11 +389,11 @@ def adapter_error(error: BaseException) -> AdapterError | None:
     if isinstance(error, AdapterError):
         return error
     if isinstance(error, BaseExceptionGroup):
-        for inner in error.exceptions:
+        for inner in cast("BaseExceptionGroup[BaseException]", error).exceptions:
             if (found := adapter_error(inner)) is not None:
                 return found
     return None
 
 
 def _object(value: object) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
+    return cast("Mapping[str, Any]", value) if isinstance(value, Mapping) else {}

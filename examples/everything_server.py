@@ -149,6 +149,8 @@ async def test_error_handling(ctx: Context, params: t.CallToolRequestParams) -> 
 )
 async def add(ctx: Context, params: t.CallToolRequestParams) -> Result:
     given = params.arguments or {}
+    if not all(isinstance(given.get(name), int) for name in ("a", "b")):
+        return text("a and b must be integers", isError=True)
     total = given["a"] + given["b"]
     return text(str(total), structuredContent={"sum": total})
 
@@ -177,6 +179,12 @@ async def test_tool_with_logging(ctx: Context, params: t.CallToolRequestParams) 
         await say(ctx, line)
         await anyio.sleep(0.05)
     return text("Tool with logging executed successfully")
+
+
+@tool("Writes a line to its log, if it was asked for one")
+async def test_logging_tool(ctx: Context, params: t.CallToolRequestParams) -> Result:
+    await say(ctx, "A line of the log")
+    return text("done")
 
 
 @tool("Reports its progress")
@@ -339,6 +347,12 @@ async def test_input_required_result_elicitation(ctx: Context, params: t.CallToo
     if "user_name" in given:
         return text(f"Hello, {given['user_name'].get('content', {}).get('name', 'stranger')}!")
     return ask(user_name=form("What is your name?"))
+
+
+@tool("Reports its progress, then asks for a name")
+async def test_streaming_elicitation(ctx: Context, params: t.CallToolRequestParams) -> Result:
+    await ctx.session.report_progress(1, 2, "about to ask")
+    return await test_input_required_result_elicitation(ctx, params)
 
 
 @tool("Asks the client's model")
@@ -719,7 +733,7 @@ def main() -> None:
     app = server.streamable_http_app(event_store=Events(), retry_interval=100)
     listening = socket.create_server(("127.0.0.1", given.http))
     print(f"listening on http://127.0.0.1:{listening.getsockname()[1]}/mcp", flush=True)
-    uvicorn.Server(uvicorn.Config(app, log_level="warning")).run([listening])
+    uvicorn.Server(uvicorn.Config(app, log_level="warning", http="h11")).run([listening])
 
 
 if __name__ == "__main__":

@@ -100,8 +100,10 @@ class McpAgentFace:
             return
         # The SDK binds a session to the user that opened it, and answers others as if there were no such session.
         user = AuthenticatedUser(AccessToken(token="", client_id=principal.key, scopes=[], subject=principal.key))
+        # httptools leaves the blanks around a header's value, which are no part of it (RFC 9110, section 5.5).
+        headers = [(name, value.strip(b" \t")) for name, value in scope["headers"]]
         with served.use():
-            await served.manager.handle_request({**scope, "user": user}, receive, send)
+            await served.manager.handle_request({**scope, "user": user, "headers": headers}, receive, send)
 
     async def _serve(self, agent: Agent) -> "_Served":
         """Return what serves an agent, making it where there is none, or where the agent is another one now."""

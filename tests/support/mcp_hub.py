@@ -133,7 +133,9 @@ def authenticated(app: ASGIApp) -> ASGIApp:
 @asynccontextmanager
 async def serving(app: ASGIApp) -> AsyncGenerator[str]:
     """Serve an application on a free port of loopback and yield its address."""
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning", lifespan="on", ws="none"))
+    server = uvicorn.Server(
+        uvicorn.Config(app, port=0, log_level="error", lifespan="on", ws="none", timeout_graceful_shutdown=1)
+    )
     server.config.load()
     server.lifespan = server.config.lifespan_class(server.config)
     async with anyio.create_task_group() as tasks:
@@ -143,7 +145,6 @@ async def serving(app: ASGIApp) -> AsyncGenerator[str]:
             yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
         finally:
             server.should_exit = True
-            server.force_exit = True
             with anyio.CancelScope(shield=True):
                 await server.shutdown()
             tasks.cancel_scope.cancel()
