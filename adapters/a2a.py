@@ -61,7 +61,8 @@ class A2aAdapter:
     ) -> None:
         """`env` is where `${NAME}` in headers is taken from, else the process's environment.
 
-        `transport` makes what a client sends through: the place for one that resolves and pins addresses.
+        `transport` makes what each client sends through, and closes: the place for one that resolves and pins
+        addresses. It brings its own TLS context (`egress.tls_context`).
         """
         self._settings = settings or A2aSettings()
         self._env = os.environ if env is None else env

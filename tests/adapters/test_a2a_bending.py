@@ -9,6 +9,7 @@ from typing import Any
 from urllib.request import urlopen
 
 import anyio
+import httpx
 import pytest
 
 from interhub.adapters import (
@@ -17,6 +18,7 @@ from interhub.adapters import (
     Completed,
     Connection,
     DataPart,
+    InputRequired,
     Message,
     Principal,
     Progress,
@@ -239,6 +241,42 @@ async def test_a_call_cancelled_before_its_task_has_a_name_is_stopped_all_the_sa
         with anyio.fail_after(10), pytest.raises(RemoteTimeout):
             await connection.call(call(timeout_s=0.1), ignore)
     assert journal(bending, "late")[before:][-1]["method"] == "CancelTask"
+
+
+async def test_an_agent_that_wants_a_sign_in_asks_and_a_person_may_decline(bending: Peer) -> None:
+    async with await open_to(bending, "signin") as connection:
+        asked = await connection.call(call(), ignore)
+        assert isinstance(asked, InputRequired)
+        assert asked.auth
+        assert said(asked) == "sign in at https://x"
+        declined = Resume(answer=(), state=asked.state, accepted=False)
+        outcome = await connection.call(call(resume=declined), ignore)
+    assert said(outcome) == "The person declined to answer."
+    first, second = (line["params"]["message"] for line in journal(bending, "signin"))
+    assert second["metadata"]["interhub.dev/declined"] is True
+    assert (second["taskId"], second["contextId"]) == ("signin", "context-of-signin")
+    assert first["messageId"] != second["messageId"]
+
+
+async def test_everything_goes_out_through_the_transport_that_was_given(bending: Peer) -> None:
+    made: list[httpx.AsyncHTTPTransport] = []
+
+    class Counting(httpx.AsyncHTTPTransport):
+        asked: int = 0
+
+        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+            self.asked += 1
+            return await super().handle_async_request(request)
+
+    def transport() -> httpx.AsyncBaseTransport:
+        made.append(Counting())
+        return made[-1]
+
+    adapter = A2aAdapter(transport=transport)
+    card = await adapter.describe(Endpoint(binding=Binding.A2A_JSONRPC, url=f"{bending.url}/echo"))
+    async with adapter.connect(card.interfaces[0], card=card, label="echo") as connection:
+        await connection.call(call("hello"), ignore)
+    assert [each.asked for each in made if isinstance(each, Counting)] == [1, 1]
 
 
 async def test_the_message_carries_what_the_agent_may_want_to_know(bending: Peer) -> None:

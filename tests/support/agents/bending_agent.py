@@ -19,6 +19,7 @@
 | /slash/    | redirects `/slash` to `/slash/`                                                                         |
 | /endless   | a stream that says `working` and nothing more                                                           |
 | /late      | names its task after 0.4 s                                                                              |
+| /signin    | wants the person to sign in first                                                                       |
 | /echo      | answers with what was sent                                                                              |
 
 Odd cards, and what is none, are under `/cards/`: see `odd_card`.
@@ -205,6 +206,15 @@ async def late(method: str, params: Shape, stream: Stream) -> Any:
     return {"task": task("late", "TASK_STATE_WORKING")}
 
 
+async def signin(method: str, params: Shape, stream: Stream) -> Any:
+    said = params["message"]
+    if not said.get("taskId"):
+        waiting = task("signin", "TASK_STATE_AUTH_REQUIRED")
+        waiting["status"]["message"] = {"messageId": "q", "role": "ROLE_AGENT", "parts": text("sign in at https://x")}
+        return {"task": waiting}
+    return {"task": task("signin", "TASK_STATE_COMPLETED", artifacts=[{"artifactId": "a", "parts": said["parts"]}])}
+
+
 BEHAVIOURS = {
     "naive": naive,
     "kinds": kinds,
@@ -221,6 +231,7 @@ BEHAVIOURS = {
     "echo": echo,
     "endless": endless,
     "late": late,
+    "signin": signin,
 }
 STREAMING = {"kinds", "cut", "cut03", "mute", "flood", "endless"}
 
