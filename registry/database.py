@@ -9,6 +9,7 @@ import sqlite3
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
+from time import monotonic, sleep
 
 from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
 from sqlalchemy.engine import URL, make_url
@@ -200,8 +201,9 @@ def _sqlite(url: URL, where: str) -> Engine:
     def on_connect(connection: sqlite3.Connection, entry: ConnectionPoolEntry) -> None:  # pyright: ignore[reportUnusedFunction]
         cursor = connection.cursor()
         try:
-            for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
-                cursor.execute(f"PRAGMA {pragma}")
+            _write_ahead(cursor)
+            cursor.execute("PRAGMA synchronous=NORMAL")
+            cursor.execute("PRAGMA foreign_keys=ON")
         finally:
             cursor.close()
 
@@ -213,6 +215,24 @@ def _sqlite(url: URL, where: str) -> Engine:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
     return engine
+
+
+def _write_ahead(cursor: sqlite3.Cursor) -> None:
+    """Turn the write-ahead log on, which the file then remembers.
+
+    Two connections that do so to a new file at once would wait for each other, so SQLite tells one that the database
+    is locked without waiting at all (https://sqlite.org/c3ref/busy_handler.html); we wait here.
+    """
+    give_up = monotonic() + BUSY_TIMEOUT_MS / 1000
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or monotonic() > give_up:
+                raise
+            sleep(0.01)
+        else:
+            return
 
 
 def _prepare_file(path: Path, where: str) -> None:

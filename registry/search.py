@@ -215,9 +215,10 @@ class _Shelf:
             return ()
         self.embed_waiting()
         count = len(self._entries)
-        meaning = (
-            self._vectors[:count] @ self._embedder.embed([query])[0] * np.float32(self._embedder.familiarity(query))
-        )
+        # Row by row, on this thread: OpenBLAS splits a product of matrix and vector over all cores, and then spins for
+        # those that are busy (10,000 rows on 2 loaded cores: p95 8 ms; so, 0.2 ms).
+        meaning = np.vecdot(self._vectors[:count], self._embedder.embed([query])[0])
+        meaning *= np.float32(self._embedder.familiarity(query))
         words = self._lexical.coverage(asked)
         raw = np.where(eligible, meaning + LEXICAL_WEIGHT * words, -np.inf)
         best = np.argpartition(-raw, min(limit, considered) - 1)[: min(limit, considered)]
@@ -291,5 +292,5 @@ def _meaning(agent: Agent, capability: Capability) -> str:
 
 
 def _words(agent: Agent, capability: Capability) -> str:
-    """What is compared by words: that with the name once more, since a name says what matters, and the agent's names."""
+    """What is compared by words: that, the name once more, since it says what matters, and the agent's names."""
     return f"{spaced(capability.name)} {_meaning(agent, capability)} {agent.id} {agent.card.name}"

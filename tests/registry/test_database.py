@@ -173,7 +173,7 @@ def test_writers_that_read_first_do_not_trip_over_one_another(database_url: str)
 
 def test_an_event_is_appended_once(database_url: str) -> None:
     engine = open_database(database_url)
-    event = {
+    event: dict[str, object] = {
         "run_id": "r",
         "step": "s",
         "attempt": 1,
@@ -191,7 +191,7 @@ def test_an_event_is_appended_once(database_url: str) -> None:
 
 def test_audit_records_number_themselves_and_no_number_comes_twice(database_url: str) -> None:
     engine = open_database(database_url)
-    record = {
+    record: dict[str, object] = {
         "at": example().created_at,
         "tenant": "default",
         "subject": "me",

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from interhub.agent_cards import Binding, Endpoint
+from interhub.agent_cards import Binding, Endpoint, Json
 from interhub.registry import ImportUnreadable
 from interhub.registry.imports import read_servers
 
@@ -89,7 +89,7 @@ def test_vs_codes_settings_are_read() -> None:
         ({"command": 5}, ".command", "must be text"),
         ({"type": "stdio"}, ".command", "is missing"),
         ({"command": "a", "args": "b"}, ".args", "must be a list"),
-        ({"command": "a", "args": ["b", {}]}, ".args[1]", "must be text or a number"),
+        ({"command": "a", "args": ["b", None]}, ".args[1]", "must be text or a number"),
         ({"command": "a", "env": []}, ".env", "must be an object"),
         ({"command": "a", "envFile": ".env"}, ".envFile", "is not read"),
         ({"command": "a", "type": "http"}, ".type", "is stdio"),
@@ -100,7 +100,7 @@ def test_vs_codes_settings_are_read() -> None:
         ({"command": "a", "disabled": True}, "", "is disabled"),
     ],
 )
-def test_a_bad_entry_is_named_and_the_others_are_read(entry: object, place: str, what: str) -> None:
+def test_a_bad_entry_is_named_and_the_others_are_read(entry: Json, place: str, what: str) -> None:
     document = {"mcpServers": {"bad": entry, "good": {"command": "good"}}}
     imported = read_servers(json.dumps(document).encode(), source="mcp.json")
     assert [name for name, _ in imported.servers] == ["good"]

