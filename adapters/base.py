@@ -64,7 +64,7 @@ class Call:
     context_id: str = ""
     """The conversation it belongs to; the adapter maps it to the agent's own thread or context."""
     remote_context: str = ""
-    """The agent's own id of that conversation, from an earlier TaskBound; needed only in a process that did not see it."""
+    """The agent's own id of that conversation, from an earlier TaskBound; for a process that did not see it."""
     resume: Resume | None = None
     remote_task: str = ""
     """The id the agent gave this call in an earlier attempt (see TaskBound): ask for it before sending again."""
