@@ -230,7 +230,7 @@ class _Execution:
                 if leaf.phase is not Phase.WAITING or not ready:
                     continue
                 await self._begin(leaf, planned, graph)
-                if leaf.phase is Phase.ENDED:  # its template failed: what comes after it may be ready too
+                if leaf.failed:  # its template failed: what comes after it may be ready too
                     again = True
                     if (fatal := await self._fail([leaf])) is not None:
                         return fatal

@@ -19,7 +19,6 @@ from pydantic.json_schema import SkipJsonSchema
 
 from interhub.agent_cards import Json, JsonObject
 
-PLAN_VERSION = 1
 MAX_STEPS = 1000
 """In one plan, those of plans within it included."""
 
@@ -148,7 +147,7 @@ Step: TypeAlias = Annotated[
 class Plan(_Data):
     """What is to be done: a declared workflow, or what a planner made."""
 
-    version: Literal[1] = PLAN_VERSION
+    version: Literal[1] = 1
     kind: SkipJsonSchema[Literal["workflow"]] = "workflow"
     name: str = Field(default="", max_length=200)
     description: str = ""

@@ -12,8 +12,9 @@ from typing import Any, cast
 import orjson
 from jinja2 import StrictUndefined, Template, TemplateError, TemplateSyntaxError, nodes
 from jinja2.environment import TemplateExpression
+from jinja2.exceptions import SecurityError
 from jinja2.runtime import Context
-from jinja2.sandbox import ImmutableSandboxedEnvironment, SecurityError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from interhub.agent_cards import Json
 
@@ -163,7 +164,7 @@ def references(template: str) -> tuple[Reference, ...]:
     known = _names_bound_inside(tree)
     found: list[Reference] = []
     seen: set[int] = set()
-    for node in tree.find_all((nodes.Getattr, nodes.Getitem)):
+    for node in [*tree.find_all(nodes.Getattr), *tree.find_all(nodes.Getitem)]:
         inner = node.node
         if isinstance(inner, nodes.Name) and inner.name in _ROOTS:
             seen.add(id(inner))
@@ -275,8 +276,8 @@ def _compiled(template: str) -> TemplateExpression | Template:
 
 
 def _bound_costs(tree: nodes.Node) -> None:
-    for node in list(tree.find_all(nodes.For)):
-        node.iter = _filtered(node.iter, "bounded")
+    for loop in list(tree.find_all(nodes.For)):
+        loop.iter = _filtered(loop.iter, "bounded")
     for node in [tree, *tree.find_all(nodes.Node)]:
         for name, value in list(node.iter_fields()):
             if isinstance(value, nodes.Concat):
@@ -292,8 +293,8 @@ def _bound_costs(tree: nodes.Node) -> None:
     tree.set_environment(_ENVIRONMENT)
 
 
-def _filtered(value: nodes.Expr, name: str) -> nodes.Filter:
-    return nodes.Filter(value, name, [], [], None, None, lineno=value.lineno)
+def _filtered(value: nodes.Node, name: str) -> nodes.Filter:
+    return nodes.Filter(cast("nodes.Expr", value), name, [], [], None, None, lineno=value.lineno)
 
 
 def _names_bound_inside(tree: nodes.Template) -> set[str]:

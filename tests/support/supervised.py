@@ -1,6 +1,6 @@
 """A supervisor over scripted agents, on a real engine and database in a directory: what its tests stand on."""
 
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -8,9 +8,9 @@ from typing import cast
 
 import yaml
 
-from interhub.adapters import Adapter, Budget, Message, Principal, Role, TextPart
+from interhub.adapters import Adapter, Budget, Call, Message, Outcome, Principal, Report, Role, TextPart
 from interhub.adapters.pool import ConnectionPool
-from interhub.adapters.testing import ScriptedAdapter, ScriptedAgent
+from interhub.adapters.testing import ScriptedAdapter, ScriptedAgent, answer, asked
 from interhub.agent_cards import AgentCard, Binding, Endpoint, Json, JsonObject
 from interhub.hub.audit import MemoryAuditLog
 from interhub.hub.dispatch import Dispatcher
@@ -29,8 +29,16 @@ BOB = Principal(subject="bob")
 class World:
     """A supervisor and the agents that it knows."""
 
-    def __init__(self, supervisor: Supervisor, registry: MemoryRegistry, index: Index, audit: MemoryAuditLog) -> None:
+    def __init__(
+        self,
+        supervisor: Supervisor,
+        dispatcher: Dispatcher,
+        registry: MemoryRegistry,
+        index: Index,
+        audit: MemoryAuditLog,
+    ) -> None:
         self.supervisor = supervisor
+        self.dispatcher = dispatcher
         self.registry = registry
         self.index = index
         self.audit = audit
@@ -90,12 +98,18 @@ class World:
         return await self.supervisor.wait(ALICE, run.id, timeout_s=20)
 
 
+def echo(name: str) -> ScriptedAgent:
+    """An agent that says what it was told."""
+
+    async def play(call: Call, report: Report) -> Outcome:
+        return answer(f"{name} heard: {asked(call)}", structured={"by": name})
+
+    return ScriptedAgent(name).on("talk", play, description=f"talk to {name}")
+
+
 def parsed(document: str) -> dict[str, Json]:
     """Read YAML."""
     return cast("dict[str, Json]", yaml.safe_load(document))
-
-
-EngineOf = Callable[[Path], Engine]
 
 
 @asynccontextmanager
@@ -117,7 +131,7 @@ async def supervised(
                 registry=registry, index=index, dispatcher=dispatcher, database=database, engine=engine
             )
             adapters.update(supervisor.adapters())
-            world = World(supervisor, registry, index, audit)
+            world = World(supervisor, dispatcher, registry, index, audit)
             for agent in agents:
                 endpoint = Endpoint(binding=Binding.LOCAL, url=f"scripted:{agent.name}")
                 await world.add(agent.name, "scripted", agent.card, endpoint)
