@@ -42,6 +42,7 @@ class DataDir:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.key_file = path / "api.key"
+        self.state_key_file = path / "state.key"
         self.hub_file = path / "hub.json"
         self.lock_file = path / "hub.lock"
         self.database_file = path / "interhub.db"
@@ -142,6 +143,20 @@ class DataDir:
             OSError: it cannot be written.
         """
         self._write(self.key_file, KEY_PREFIX + secrets.token_urlsafe(32) + "\n", only_if_missing=only_if_missing)
+
+    def state_key(self) -> bytes:
+        """Return the 32 bytes that seal what clients keep for us between two requests; made when there are none yet.
+
+        Raises:
+            DataDirUnusable: they cannot be read or written.
+        """
+        try:
+            with suppress(FileNotFoundError, ValueError):
+                return bytes.fromhex(self.state_key_file.read_text(encoding="ascii", errors="replace"))
+            self._write(self.state_key_file, secrets.token_hex(32))
+            return bytes.fromhex(self.state_key_file.read_text(encoding="ascii"))
+        except OSError as error:
+            raise DataDirUnusable(str(self.path), f"{self.state_key_file}: {_why(error)}") from error
 
     def key_is_private(self) -> bool:
         """True when nobody else may read the key, or the system has no such permissions."""

@@ -11,7 +11,18 @@ import anyio
 import structlog
 from opentelemetry import propagate, trace
 
-from interhub.adapters import Adapter, AdapterNotFound, Call, Completed, Connection, Outcome, Principal, Report
+from interhub.adapters import (
+    Adapter,
+    AdapterError,
+    AdapterNotFound,
+    Call,
+    Completed,
+    Connection,
+    Outcome,
+    Principal,
+    Report,
+)
+from interhub.adapters.pool import PoolKey
 from interhub.registry import Agent
 
 from .audit import AuditLog, AuditRecord
@@ -25,23 +36,40 @@ tracer = trace.get_tracer("interhub")
 class Pool(Protocol):
     """What the dispatcher needs of a connection pool (`interhub.adapters.pool.ConnectionPool`)."""
 
-    async def get(self, key: "PoolKey", opener: Callable[[], AbstractAsyncContextManager[Connection]]) -> Connection:
+    async def get(self, key: PoolKey, opener: Callable[[], AbstractAsyncContextManager[Connection]]) -> Connection:
         """Return the open connection of that key, opening it when there is none."""
         ...
 
 
-PoolKey = tuple[str, str]
-"""Credential and agent (`tenant/id`). Principals share a connection only where they share its credential."""
+class Witness(Protocol):
+    """Sees how agents fare (`interhub.hub.health.HealthKeeper`). Must not block: it stands on every call's path."""
+
+    def succeeded(self, agent: Agent) -> None:
+        """Note that an agent answered."""
+        ...
+
+    def failed(self, agent: Agent, error: Exception) -> None:
+        """Note that an agent could not be connected, or a call to it failed."""
+        ...
 
 
 class Dispatcher:
     """Carries one call to one agent."""
 
-    def __init__(self, *, adapters: Mapping[str, Adapter], pool: Pool, policy: Policy, audit: AuditLog) -> None:
+    def __init__(
+        self,
+        *,
+        adapters: Mapping[str, Adapter],
+        pool: Pool,
+        policy: Policy,
+        audit: AuditLog,
+        witness: Witness | None = None,
+    ) -> None:
         self._adapters = adapters
         self._pool = pool
         self._policy = policy
         self._audit = audit
+        self._witness = witness
 
     def adapter(self, name: str) -> Adapter:
         """Return the adapter of that name.
@@ -86,8 +114,13 @@ class Dispatcher:
         """
         adapter = self.adapter(agent.adapter)
         # Until agents have credentials per user, the credential is the agent's own and its tenant shares it.
-        key = (agent.tenant, f"{agent.tenant}/{agent.id}")
-        return await self._pool.get(key, lambda: adapter.connect(agent.endpoint, card=agent.card, label=agent.id))
+        key = PoolKey(credential=agent.tenant, agent=f"{agent.tenant}/{agent.id}")
+        try:
+            return await self._pool.get(key, lambda: adapter.connect(agent.endpoint, card=agent.card, label=agent.id))
+        except AdapterError as error:
+            if self._witness is not None:
+                self._witness.failed(agent, error)
+            raise
 
     async def call(self, agent: Agent, call: Call, report: Report, *, admitted: bool = False) -> Outcome:
         """Carry one call to an agent and return how it ended.
@@ -121,12 +154,16 @@ class Dispatcher:
                 connection = await self.connection(agent, call.principal)
                 result = await connection.call(outgoing, report)
                 outcome = "completed" if isinstance(result, Completed) else "input_required"
+                if self._witness is not None:
+                    self._witness.succeeded(agent)
                 return result
             except anyio.get_cancelled_exc_class():
                 outcome = "canceled"
                 raise
             except Exception as error:
                 outcome = problem_of(error).status.reason
+                if self._witness is not None:
+                    self._witness.failed(agent, error)
                 raise
             finally:
                 self.record(agent, call, decision="allow", outcome=outcome, started=started)

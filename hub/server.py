@@ -57,7 +57,7 @@ def serve(
             on_ready(hub)
 
         try:
-            with asyncio.Runner(loop_factory=uvicorn.Config("", loop="auto").get_loop_factory()) as runner:
+            with asyncio.Runner(loop_factory=uvicorn.Config("", loop="auto", log_config=None).get_loop_factory()) as runner:
                 runner.run(_serve(settings, application()(settings, home, hub.url), listener, ready))
         finally:
             home.withdraw()

@@ -52,6 +52,13 @@ class Server(Section):
         default=(),
         description="Host names that requests may name besides the address listened on; `*.example.com` is understood.",
     )
+    allowed_origins: tuple[str, ...] = Field(
+        default=(),
+        description="Origins of web pages, such as https://console.example.com, that may use the hub from a browser.",
+    )
+    public_agents: bool = Field(
+        default=True, description="Whether callers without a key may read the agents' cards; their use needs a key."
+    )
     max_body_bytes: int = Field(
         default=16 * 1024 * 1024, ge=1024, description="Largest request body that is taken, in bytes."
     )
@@ -95,13 +102,13 @@ class Limits(Section):
     """What a call, and an agent, may take."""
 
     call_timeout_s: float = Field(
-        default=300.0, gt=0, description="Seconds one call to an agent may last, where the caller names no time."
+        default=600.0, gt=0, description="Seconds one direct call over MCP may last; runs have limits of their own."
     )
     connection_idle_s: float = Field(
         default=300.0, gt=0, description="Seconds after which an unused connection to an agent is closed."
     )
     connect_timeout_s: float = Field(
-        default=30.0, gt=0, description="Seconds an agent has to answer when it is registered or connected."
+        default=30.0, gt=0, description="Seconds an MCP server has to say who it is when it is connected."
     )
 
 
@@ -122,6 +129,12 @@ class Mcp(Section):
         default=50.0,
         ge=0,
         description="Seconds that `delegate` waits for the result before it answers with the run's id.",
+    )
+    question_wait_s: float = Field(
+        default=600.0, gt=0, description="Seconds that a person has to answer what an agent asks in a direct call."
+    )
+    session_idle_s: float = Field(
+        default=1800.0, gt=0, description="Seconds after which an unused session of an older client is forgotten."
     )
 
 

@@ -1,0 +1,232 @@
+"""The composition root: the only file that names every concrete class. Settings in, the hub as one ASGI app out.
+
+Built from the ground up: database, registry, adapters, dispatcher, supervisor, the verbs, the faces. Taken down in the
+opposite order. What is imported late here, and why, is said in `front` and `late`.
+"""
+
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from urllib.parse import urlsplit
+
+import anyio
+import structlog
+from anyio import to_thread
+from starlette.applications import Starlette
+from starlette.routing import Route
+from starlette.types import ASGIApp
+
+from interhub.adapters import Adapter, Principal
+from interhub.adapters.loading import load_adapters
+from interhub.adapters.pool import ConnectionPool
+from interhub.registry import Agent, RegistryError
+from interhub.registry.database import open_database
+from interhub.registry.search import Index
+from interhub.registry.sql import SqlRegistry
+
+from .audit_store import SqlAuditLog
+from .auth import LOCAL, api_keys
+from .datadir import DataDir
+from .discovery import Discovery
+from .dispatch import Dispatcher
+from .faces.http import Entrance, Perimeter
+from .faces.refusals import exception_handlers
+from .faces.rest import rest_routes
+from .front import Faces, LateFaces, Rest
+from .health import HealthKeeper
+from .late import LateAdapter
+from .policy import TenantPolicy
+from .service import Hub, HubInfo
+from .settings import Settings
+from .supervisor.engine import DbosEngine
+from .supervisor.supervisor import Supervisor
+from .version import VERSION
+
+log = structlog.get_logger()
+
+
+@asynccontextmanager
+async def application(settings: Settings, home: DataDir, url: str) -> AsyncGenerator[ASGIApp]:
+    """Open the hub on a data directory that this process holds; `url` is where it will be reached.
+
+    Raises:
+        DatabaseError: the database cannot be used, or a newer interhub has migrated it.
+        DataDirUnusable: a file in the data directory cannot be read or written.
+    """
+    async with AsyncExitStack() as stack:
+        database = await to_thread.run_sync(open_database, _database_url(settings, home))
+        stack.callback(database.dispose)
+        audit = stack.enter_context(SqlAuditLog(database))
+        registry, index = SqlRegistry(database), Index()
+        pool = await stack.enter_async_context(ConnectionPool(idle_s=settings.limits.connection_idle_s))
+        tasks = await stack.enter_async_context(anyio.create_task_group())
+        stack.callback(tasks.cancel_scope.cancel)
+
+        async def look_again(tenant: str, agent_id: str) -> None:
+            await hub.refresh_agent(Principal(subject="interhub", tenant=tenant), agent_id)
+
+        looking: set[str] = set()
+
+        def agent_changed(agent_id: str, method: str) -> None:
+            if agent_id in looking:
+                return  # one look sees what several notifications say
+            looking.add(agent_id)
+
+            async def look() -> None:
+                looking.discard(agent_id)
+                await hub.note_change(LOCAL.tenant, agent_id)
+
+            log.debug("agent_says_it_changed", agent=agent_id, method=method)
+            tasks.start_soon(_guarded, "look at a changed agent", look)
+
+        def forget(agent: Agent) -> None:
+            tasks.start_soon(_guarded, "close connections", lambda: pool.evict(f"{agent.tenant}/{agent.id}"))
+
+        health = HealthKeeper(registry, look_again)
+        adapters: dict[str, Adapter] = {}
+        late = _adapters(settings, home, agent_changed)
+        dispatcher = Dispatcher(adapters=adapters, pool=pool, policy=TenantPolicy(), audit=audit, witness=health)
+        supervisor = Supervisor(
+            registry=registry,
+            index=index,
+            dispatcher=dispatcher,
+            database=database,
+            engine=DbosEngine(_engine_url(settings, home)),
+        )
+        adapters.update(load_adapters({**late, **supervisor.adapters()}))
+        hub = Hub(
+            info=HubInfo(base_url=settings.server.public_url or url, version=VERSION),
+            registry=registry,
+            index=index,
+            discovery=Discovery(adapters=adapters, documents=supervisor),
+            dispatcher=dispatcher,
+            supervisor=supervisor,
+            audit=audit,
+            forget=forget,
+        )
+        await hub.load()
+        await supervisor.start()
+        stack.push_async_callback(supervisor.stop)
+        tasks.start_soon(_guarded, "health", health.run)
+        state_key = home.state_key()
+        faces = LateFaces(lambda: _protocol_faces(hub, settings, state_key))
+        await stack.enter_async_context(faces.running())
+        tasks.start_soon(_guarded, "warming", lambda: _warm(faces, index, late.values()))
+
+        async def readiness() -> Mapping[str, str]:
+            try:
+                await registry.list(LOCAL.tenant)
+            except RegistryError as error:
+                return {"registry": str(error)}
+            return {}
+
+        routed = Starlette(
+            routes=[*rest_routes(hub, readiness=readiness), Rest(faces)], exception_handlers=exception_handlers()
+        )
+        yield Entrance(routed, authenticator=api_keys(settings, home), perimeter=_perimeter(settings))
+
+
+def _adapters(settings: Settings, home: DataDir, agent_changed: Callable[[str, str], None]) -> dict[str, LateAdapter]:
+    timeout_s = settings.limits.connect_timeout_s
+
+    def mcp() -> Adapter:
+        from interhub.adapters.mcp import McpAdapter
+
+        return McpAdapter(startup_timeout_s=timeout_s, default_cwd=str(home.path), on_changed=agent_changed)
+
+    def a2a() -> Adapter:
+        from interhub.adapters.a2a import A2aAdapter
+
+        return A2aAdapter()
+
+    def local() -> Adapter:
+        from interhub.adapters.local import LocalAdapter
+
+        return LocalAdapter()
+
+    def worker() -> Adapter:
+        from interhub.adapters.worker import WorkerAdapter
+
+        return WorkerAdapter(home.workers, logs=home.logs)
+
+    return {make.__name__: LateAdapter(make.__name__, make) for make in (mcp, a2a, local, worker)}
+
+
+def _protocol_faces(hub: Hub, settings: Settings, state_key: bytes) -> Faces:
+    """Import the faces that need the SDKs, and return the context that they are served in."""
+    from .faces.a2a import a2a_routes
+    from .faces.mcp import mcp_face
+    from .faces.mcp_agent import McpAgentFace
+    from .faces.mcp_calls import DirectCalls
+
+    timeout_s = settings.limits.call_timeout_s
+    whole = mcp_face(
+        hub,
+        state_key=state_key,
+        catalogue=settings.catalogue.mode,
+        search_above=settings.catalogue.search_above,
+        delegate_wait_s=settings.mcp.delegate_wait_s,
+        question_wait_s=settings.mcp.question_wait_s,
+        call_timeout_s=timeout_s,
+        max_body_bytes=settings.server.max_body_bytes,
+        session_idle_s=settings.mcp.session_idle_s,
+    )
+    single = McpAgentFace(
+        hub,
+        DirectCalls(hub, timeout_s=timeout_s),
+        state_key=state_key,
+        question_wait_s=settings.mcp.question_wait_s,
+        session_idle_s=settings.mcp.session_idle_s,
+    )
+    routes = [
+        Route("/mcp", whole),
+        Route("/mcp/", whole),
+        Route("/agents/{agent_id}/mcp", single),
+        Route("/agents/{agent_id}/mcp/", single),
+        *a2a_routes(hub, public_agents=settings.server.public_agents),
+    ]
+
+    @asynccontextmanager
+    async def served() -> AsyncGenerator[ASGIApp]:
+        async with whole.lifespan(), single.running():
+            yield Starlette(routes=routes, exception_handlers=exception_handlers())
+
+    return served()
+
+
+async def _warm(faces: LateFaces, index: Index, adapters: Iterable[LateAdapter]) -> None:
+    """Import in the background what the first callers would wait for, the faces first."""
+    await faces.settled()
+    for adapter in adapters:
+        await to_thread.run_sync(adapter.warm)
+    await to_thread.run_sync(index.warm)
+    log.debug("hub_warm")
+
+
+async def _guarded(name: str, work: Callable[[], Awaitable[None]]) -> None:
+    """Do background work whose failure is logged, and takes nothing else with it."""
+    try:
+        await work()
+    except Exception:
+        log.exception("background_work_failed", work=name)
+
+
+def _database_url(settings: Settings, home: DataDir) -> str:
+    if settings.database_url is not None:
+        return settings.database_url.get_secret_value()
+    return f"sqlite:///{home.database_file}"
+
+
+def _engine_url(settings: Settings, home: DataDir) -> str:
+    if settings.database_url is not None:
+        return settings.database_url.get_secret_value()
+    return f"sqlite:///{home.engine_file}"
+
+
+def _perimeter(settings: Settings) -> Perimeter:
+    server = settings.server
+    own = {urlsplit(server.public_url).hostname or "", server.host.strip("[]")} - {"", "0.0.0.0", "::"}  # noqa: S104
+    return Perimeter(
+        hosts=frozenset({*server.allowed_hosts, *own}),
+        origins=frozenset(server.allowed_origins),
+        max_body_bytes=server.max_body_bytes,
+    )

@@ -1,0 +1,80 @@
+"""The HTTP surface: one door, the REST face, and behind it the protocols' faces, which are imported after start-up.
+
+The MCP and A2A SDKs take a second to import, of the three that a start may take. So the hub answers as soon as it can
+carry out what REST asks; a request to `/mcp` or `/a2a` that comes in the first second waits for its face.
+"""
+
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
+import anyio
+import structlog
+from anyio import to_thread
+from starlette.exceptions import HTTPException
+from starlette.routing import BaseRoute, Match
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+log = structlog.get_logger()
+
+Faces = AbstractAsyncContextManager[ASGIApp]
+
+
+class LateFaces:
+    """An ASGI application that is made in the background; requests wait for it."""
+
+    def __init__(self, load: Callable[[], Faces]) -> None:
+        """`load` imports and makes it: called in a thread."""
+        self._load = load
+        self._app: ASGIApp | None = None
+        self._settled = anyio.Event()
+
+    @asynccontextmanager
+    async def running(self) -> AsyncGenerator[None]:
+        """Make it, and serve it until the block is left."""
+        leaving = anyio.Event()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._own, leaving)
+            try:
+                yield
+            finally:
+                leaving.set()
+
+    async def settled(self) -> None:
+        """Return when it is there, or has failed to come up."""
+        await self._settled.wait()
+
+    async def _own(self, leaving: anyio.Event) -> None:
+        # One task enters and leaves the faces' contexts: they hold task groups.
+        try:
+            faces = await to_thread.run_sync(self._load)
+            async with faces as app:
+                self._app = app
+                self._settled.set()
+                await leaving.wait()
+        except Exception:  # a face that does not come up must not take the others with it; its requests get a 503
+            log.exception("faces_failed")
+        finally:
+            self._app = None
+            self._settled.set()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a request, once there is what serves it."""
+        await self._settled.wait()
+        if self._app is None:
+            raise HTTPException(503, "this face of the hub did not come up, or is stopping; the hub's log says why")
+        await self._app(scope, receive, send)
+
+
+class Rest(BaseRoute):
+    """Takes every path that no route before it took."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """Match every HTTP request."""
+        return (Match.FULL, {}) if scope["type"] == "http" else (Match.NONE, {})
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Hand the request on."""
+        await self._app(scope, receive, send)
