@@ -40,6 +40,7 @@ from .a2a_content import read_message, read_object
 from .a2a_errors import in_a2a_words
 from .a2a_request import assignment_of, wishes_of
 from .a2a_task import (
+    agent_of,
     artifact_update,
     artifacts_of,
     final_update,
@@ -145,6 +146,8 @@ class HubHandler(RequestHandler):
             if params.page_token:
                 await self._last_of_page(context, before)
             runs, more = await self._page(params, context, before=before, size=size)
+            if params.include_artifacts:  # lists are told without what was made
+                runs = [await self._hub.run(_principal(context), run.id) for run in runs]
             history = params.history_length if params.HasField("history_length") else None
             tasks = [
                 task_of(
@@ -268,6 +271,7 @@ class HubHandler(RequestHandler):
     async def _follow(self, principal: Principal, run: Run) -> AsyncGenerator[StreamEvent]:
         """Yield what happens after a run was as given, until it has ended or asks."""
         shown = {artifact.artifact_id for artifact in artifacts_of(run)}
+        agents = {step.path: step.agent_id for step in run.steps}
         async with aclosing(_generator(self._hub.watch(principal, run.id, after=run.generation))) as events:
             async for event in events:
                 if event.kind in _ENDS:
@@ -278,7 +282,8 @@ class HubHandler(RequestHandler):
                         yield final_update(now)
                         return
                     continue  # answered meanwhile
-                update = update_of(run, event)
+                agents[event.step] = agent_of(event) or agents.get(event.step, "")
+                update = update_of(run, event, agents[event.step])
                 if isinstance(update, a2a.TaskArtifactUpdateEvent):
                     shown.add(update.artifact.artifact_id)
                 if update is not None:

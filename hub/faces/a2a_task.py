@@ -134,17 +134,16 @@ def artifact_update(run: Run, artifact: Artifact) -> a2a.TaskArtifactUpdateEvent
     )
 
 
-def update_of(run: Run, event: Event) -> a2a.TaskStatusUpdateEvent | a2a.TaskArtifactUpdateEvent | None:
+def update_of(run: Run, event: Event, agent_id: str) -> a2a.TaskStatusUpdateEvent | a2a.TaskArtifactUpdateEvent | None:
     """Write an event of a run that goes on as an update of its stream; None for one that tells a client nothing.
 
-    `run` is the run as it was when the stream began.
+    `run` is the run as it was when the stream began, `agent_id` the agent that does the event's step.
     """
     if event.kind is EventKind.STEP_ARTIFACT:
-        return _chunk(run, event)
+        return _chunk(run, event, agent_id)
     said = _SAID.get(event.kind)
     if said is None:
         return None
-    agent_id = _text(event.payload, "agent_id")
     status = a2a.TaskStatus(state=a2a.TaskState.TASK_STATE_WORKING, timestamp=_timestamp(event.at))
     text = _words(event, said.format(agent=agent_id or "an agent"))
     if text:
@@ -155,6 +154,11 @@ def update_of(run: Run, event: Event) -> a2a.TaskStatusUpdateEvent | a2a.TaskArt
     )
 
 
+def agent_of(event: Event) -> str:
+    """Return the agent that an event names; empty for none."""
+    return _text(event.payload, "agent")
+
+
 def history_of(run: Run, events: Sequence[Event]) -> list[Message]:
     """Return the dialogue of a run: the goal, then what was asked and answered; what is asked now is in the status."""
     open_questions = {question.id for question in run.questions}
@@ -162,7 +166,7 @@ def history_of(run: Run, events: Sequence[Event]) -> list[Message]:
     for event in events:
         match event.kind:
             case EventKind.QUESTION_ASKED:
-                question_id = _text(event.payload, "question_id") or _text(event.payload, "id")
+                question_id = _text(event.payload, "question")
                 if question_id in open_questions:
                     continue
                 role = Role.AGENT
@@ -178,7 +182,7 @@ def history_of(run: Run, events: Sequence[Event]) -> list[Message]:
     return history
 
 
-def _chunk(run: Run, event: Event) -> a2a.TaskArtifactUpdateEvent | None:
+def _chunk(run: Run, event: Event, agent_id: str) -> a2a.TaskArtifactUpdateEvent | None:
     shaped = event.payload.get("artifact")
     if not isinstance(shaped, Mapping):
         return None
@@ -189,7 +193,7 @@ def _chunk(run: Run, event: Event) -> a2a.TaskArtifactUpdateEvent | None:
         append=event.payload.get("append") is True,
         last_chunk=event.payload.get("last") is not False,
     )
-    update.metadata.CopyFrom(write_object(_metadata(event, _text(event.payload, "agent_id"))))
+    update.metadata.CopyFrom(write_object(_metadata(event, agent_id)))
     return update
 
 

@@ -33,10 +33,9 @@ def _mistakes(found: list[ErrorDetails], adapter: TypeAdapter[Any]) -> Iterator[
             case "missing":
                 yield Mistake(where, "is missing")
             case "union_tag_not_found":
-                yield Mistake(_join(path, "kind"), f"is missing; one of {one['ctx']['expected_tags']}")
+                yield Mistake(_join(path, "kind"), f"is missing; one of {_tags(schema)}")
             case "union_tag_invalid":
-                tag, tags = one["ctx"]["tag"], one["ctx"]["expected_tags"]
-                yield Mistake(_join(path, "kind"), f"{tag!r} is not one of {tags}")
+                yield Mistake(_join(path, "kind"), f"{one['ctx']['tag']!r} is not one of {_tags(schema)}")
             case "json_invalid":
                 yield Mistake("(whole)", f"is not JSON: {one['ctx']['error']}")
             case _:
@@ -69,6 +68,10 @@ def _resolve(schema: dict[str, Any], place: tuple[int | str, ...]) -> tuple[list
             branches = [_deref(schema, branch) for branch in node["anyOf"]]
             node = next((branch for branch in branches if "properties" in branch), branches[0])
     return known, path
+
+
+def _tags(schema: dict[str, Any]) -> str:
+    return ", ".join(schema.get("discriminator", {}).get("mapping", {}))
 
 
 def _deref(schema: dict[str, Any], node: dict[str, Any]) -> dict[str, Any]:

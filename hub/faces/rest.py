@@ -325,7 +325,7 @@ class _Runs:
             if last and not last.isdigit():
                 raise BadRequest(f"Last-Event-ID {last[:40]!r} is not a sequence number")
             stream = _told(self._hub, asked.principal, run.id, int(last) if last else after)
-            return EventSourceResponse(stream, ping=_PING_S, sep="\n", headers={"X-Accel-Buffering": "no"})
+            return EventSourceResponse(stream, ping=_PING_S, headers={"X-Accel-Buffering": "no"})
         events = await self._hub.events(asked.principal, run.id, after=after, limit=asked.query.limit)
         shaped = [event_shape(event) for event in events]
         return json_response({"events": shaped, "next_after": events[-1].seq if events else after})

@@ -165,7 +165,7 @@ class SupervisorTwin:
             record.run = replace(record.run, state=RunState.WORKING)
             self._tell(record, EventKind.RUN_STARTED)
             self._step(record, RunState.WORKING)
-            self._tell(record, EventKind.STEP_STARTED, STEP, {"agent_id": "twin", "capability": script})
+            self._tell(record, EventKind.STEP_STARTED, STEP, {"agent": "twin", "capability": script})
             match script:
                 case "count":
                     self._count(record, int(rest))
@@ -184,7 +184,7 @@ class SupervisorTwin:
 
     def _count(self, record: _Record, chunks: int) -> None:
         for number in range(chunks):
-            done: dict[str, Json] = {"agent_id": "twin", "text": f"counted {number}", "done": number, "total": chunks}
+            done: dict[str, Json] = {"agent": "twin", "text": f"counted {number}", "done": number, "total": chunks}
             self._tell(record, EventKind.STEP_PROGRESS, STEP, done)
             chunk = Artifact(artifact_id="numbers", name="numbers", parts=(TextPart(text=f"{number} "),))
             payload: dict[str, Json] = {
@@ -221,7 +221,7 @@ class SupervisorTwin:
     def _complete(self, record: _Record, parts: tuple[Part, ...]) -> None:
         record.run = replace(record.run, parts=parts)
         self._step(record, RunState.COMPLETED)
-        self._tell(record, EventKind.STEP_COMPLETED, STEP, {"agent_id": "twin"})
+        self._tell(record, EventKind.STEP_COMPLETED, STEP, {"agent": "twin"})
         self._end(record, EventKind.RUN_COMPLETED, RunState.COMPLETED)
 
     def _step(self, record: _Record, state: RunState) -> None:
