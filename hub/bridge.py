@@ -324,7 +324,7 @@ class _Bridge:
                 raise HubGone(f"it did not begin a session (HTTP {answer.status})", sent=False)
             await self._post_quietly(session, {"jsonrpc": "2.0", "method": "notifications/initialized"})
             self._tasks.start_soon(self._hear, session)
-            offered = cast("Message", said)["result"].get("capabilities") or {}
+            offered = cast("Message", cast("Message", said)["result"].get("capabilities") or {})
             for name, method in _CHANGES.items():
                 if name in offered:
                     await self._write({"jsonrpc": "2.0", "method": method})

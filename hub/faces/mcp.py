@@ -165,7 +165,9 @@ class McpFace:
         token = AccessToken(
             token="", client_id=principal.tenant, subject=principal.subject, scopes=sorted(principal.scopes)
         )
-        await self._sessions.asgi_app({**scope, "user": AuthenticatedUser(token)}, receive, send)
+        # httptools leaves the blanks around a header's value, which are no part of it (RFC 9110, section 5.5).
+        headers = [(name, value.strip(b" \t")) for name, value in scope["headers"]]
+        await self._sessions.asgi_app({**scope, "user": AuthenticatedUser(token), "headers": headers}, receive, send)
 
     def lifespan(self) -> AbstractAsyncContextManager[None]:
         """Return what must be entered, once, while requests are served; enter and exit it in the same task."""

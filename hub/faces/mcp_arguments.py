@@ -4,10 +4,9 @@ from collections.abc import Iterable, Iterator
 from typing import Any, cast
 
 import structlog
-from jsonschema import Draft202012Validator, SchemaError, ValidationError
+from jsonschema import Draft202012Validator, SchemaError, ValidationError, validators
 from jsonschema.exceptions import UnknownType
 from jsonschema.protocols import Validator
-from jsonschema.validators import extend, validator_for
 from referencing import Registry
 from referencing.exceptions import Unresolvable
 
@@ -33,14 +32,14 @@ class ArgumentCheck:
     def __init__(self, schema: JsonObject, *, label: str, trusted: bool = False) -> None:
         self._label = label
         self._validator: Validator | None = None
-        kind = validator_for(dict(schema), default=Draft202012Validator)
+        kind = validators.validator_for(dict(schema), default=Draft202012Validator)
         try:
             kind.check_schema(dict(schema))
         except SchemaError as error:
             log.warning("tool_schema_invalid", tool=label, why=error.message)
             return
         if not trusted:
-            kind = cast(Any, extend)(kind, {"pattern": _leave_to_the_agent})  # the stubs do not type it
+            kind = cast(Any, validators).extend(kind, {"pattern": _leave_to_the_agent})  # the stubs do not type it
         self._validator = kind(dict(schema), registry=Registry[Any]())
 
     def problems(self, arguments: JsonObject) -> str:

@@ -42,8 +42,9 @@ def shortened_name(agent_id: str, kind: Kind, name: str, *, turn: int = 0) -> st
     """Return a name of the allowed form that stays the same for the same capability: a readable start and a digest."""
     identity = f"{kind}\0{name}" + (f"\0{turn}" if turn else "")
     suffix = sha256(identity.encode("utf-8", "surrogatepass")).hexdigest()[:8]
-    start = f"{agent_id}__{_ODD.sub('_', name).strip('_')}"
-    return f"{start[: MAX_NAME - 9].rstrip('_-')}_{suffix}"
+    room = MAX_NAME - len(agent_id) - len("__") - len("_") - len(suffix)
+    readable = _ODD.sub("_", name)[:room].strip("_-")
+    return f"{agent_id}__{readable}_{suffix}" if readable else f"{agent_id}__{suffix}"
 
 
 def resource_uri(agent_id: str, uri: str) -> str:
@@ -209,9 +210,7 @@ def _tool(entry: Entry) -> types.Tool:
         return tool.model_copy(
             update={
                 "title": raw.get("title"),
-                "annotations": types.ToolAnnotations.model_validate(raw["annotations"])
-                if raw.get("annotations")
-                else None,
+                "annotations": _hints(raw),
                 "icons": _icons(raw),
                 "meta": passed_on(raw.get("_meta")),
             }

@@ -199,7 +199,7 @@ def skill_result(outcome: Completed) -> types.CallToolResult:
         content += content_of(artifact.parts)
     view = skill_view(outcome)
     if not content:
-        content = [types.TextContent(text=json_text(view))]
+        content.append(types.TextContent(text=json_text(view)))
     return types.CallToolResult(content=content, structured_content=view)
 
 
@@ -231,7 +231,4 @@ def tool_result(outcome: Completed, protocol_version: str) -> types.CallToolResu
 
 def error_result(message: str, parts: Sequence[Part] = ()) -> types.CallToolResult:
     """Return a failure that a model can read and act on (MCP 2026-07-28, server/tools, error handling)."""
-    content: list[types.ContentBlock] = content_of(parts)
-    if not content:
-        content = [types.TextContent(text=message)]
-    return types.CallToolResult(content=content, is_error=True)
+    return types.CallToolResult(content=[*content_of(parts or [TextPart(text=message)])], is_error=True)

@@ -227,46 +227,75 @@ def run_content(run: Run, view: JsonObject, *, files: bool = True) -> list[types
     return content
 
 
-def event_text(event: Event) -> str:
-    """Say in a line what happened, for a progress notification; empty for what is not worth one."""
-    payload = event.payload
-    who = str(payload.get("agent") or payload.get("agent_id") or "")
-    capability = str(payload.get("capability") or "")
-    what = str(payload.get("text") or payload.get("title") or "")
+class Teller:
+    """Says in a line what happened, for progress notifications. It remembers who does which step."""
+
+    def __init__(self, run: Run) -> None:
+        self._doers = {step.path: _doer(step.agent_id, step.capability) for step in run.steps}
+
+    def line(self, event: Event) -> str:
+        """Return the line; empty for what is not worth one."""
+        payload = event.payload
+        agent = str(payload.get("agent") or payload.get("agent_id") or "")
+        capability = str(payload.get("capability") or "")
+        known = self._doers.get(event.step, "")
+        if agent and (capability or known.partition("/")[0] != agent):
+            self._doers[event.step] = _doer(agent, capability)
+        doer = self._doers.get(event.step, "")
+        by = f"{event.step} ({doer})" if doer else event.step
+        text = str(payload.get("text") or "")
+        match event.kind:
+            case EventKind.RUN_SUBMITTED:
+                return f"run {event.run_id} submitted"
+            case EventKind.RUN_PLANNED:
+                steps = _objects(payload.get("steps"))
+                planned = f"planned {len(steps)} step{'' if len(steps) == 1 else 's'}"
+                return f"{event.step}: {planned}" if event.step else planned
+            case EventKind.RUN_STARTED:
+                return "started"
+            case EventKind.STEP_ROUTED:
+                return f"{by}: chosen" + (f" because {payload['why']}" if payload.get("why") else "")
+            case EventKind.STEP_STARTED:
+                return f"{by}: started"
+            case EventKind.STEP_PROGRESS | EventKind.STEP_LOG:
+                return f"{by}: {text}" if text else ""
+            case EventKind.STEP_ARTIFACT:
+                return f"{by}: made {_artifact_name(payload)}" if payload.get("last") is not False else ""
+            case EventKind.STEP_COMPLETED:
+                return f"{by}: completed"
+            case EventKind.STEP_FAILED:
+                again = f", trying again in {payload['retry_in_s']} s" if "retry_in_s" in payload else ""
+                return f"{by}: failed{_reason(payload)}{again}"
+            case EventKind.STEP_CANCELED:
+                return f"{by}: canceled"
+            case EventKind.QUESTION_ASKED:
+                return f"{by}: asks a question"
+            case EventKind.QUESTION_ANSWERED:
+                return f"{by}: answered"
+            case EventKind.RUN_COMPLETED:
+                return "completed"
+            case EventKind.RUN_FAILED:
+                return f"failed{_reason(payload)}"
+            case EventKind.RUN_CANCELED:
+                return "canceled"
+            case EventKind.STEP_BOUND | EventKind.QUESTION_CLOSED:
+                return ""
+
+
+def _doer(agent: str, capability: str) -> str:
+    return "/".join(part for part in (agent, capability) if part)
+
+
+def _reason(payload: JsonObject) -> str:
     error = payload.get("error")
-    why = str(error.get("message", "")) if isinstance(error, Mapping) else str(error or payload.get("message") or "")
-    by = f"{event.step} ({'/'.join(part for part in (who, capability) if part)})" if who else event.step
-    match event.kind:
-        case EventKind.RUN_SUBMITTED:
-            return f"run {event.run_id} submitted"
-        case EventKind.RUN_PLANNED:
-            return "planned" + (f": {what}" if what else "")
-        case EventKind.RUN_STARTED:
-            return "started"
-        case EventKind.STEP_STARTED:
-            return f"{by}: started" + (f" ({what})" if what else "")
-        case EventKind.STEP_PROGRESS | EventKind.STEP_LOG:
-            return f"{by}: {what}" if what else ""
-        case EventKind.STEP_ARTIFACT:
-            return f"{by}: made {payload.get('name') or 'an artifact'}"
-        case EventKind.STEP_COMPLETED:
-            return f"{by}: completed"
-        case EventKind.STEP_FAILED:
-            return f"{by}: failed" + (f": {why}" if why else "")
-        case EventKind.STEP_CANCELED:
-            return f"{by}: canceled"
-        case EventKind.QUESTION_ASKED:
-            return f"{by}: asks" + (f": {what}" if what else " a question")
-        case EventKind.QUESTION_ANSWERED:
-            return f"{by}: answered"
-        case EventKind.RUN_COMPLETED:
-            return "completed"
-        case EventKind.RUN_FAILED:
-            return "failed" + (f": {why}" if why else "")
-        case EventKind.RUN_CANCELED:
-            return "canceled"
-        case EventKind.STEP_ROUTED | EventKind.STEP_BOUND | EventKind.QUESTION_CLOSED:
-            return ""
+    message = error.get("message") if isinstance(error, Mapping) else payload.get("message")
+    return f": {message}" if message else ""
+
+
+def _artifact_name(payload: JsonObject) -> str:
+    artifact = payload.get("artifact")
+    named = artifact if isinstance(artifact, Mapping) else payload
+    return str(named.get("name") or named.get("artifactId") or "an artifact")
 
 
 def _seconds(start: datetime, end: datetime) -> float:

@@ -19,7 +19,7 @@ from .mcp_calls import DirectCalls
 from .mcp_content import artifact_view, content_of, error_result, json_text, skill_result
 from .mcp_definitions import ANSWER, CALL, DELEGATE, FIND, RUN_CANCEL, RUN_RESULT, RUN_STATUS, own_tools
 from .mcp_questions import AnswerUnreadable, Asking, Form, form_of
-from .mcp_runs import event_text, run_content, run_view
+from .mcp_runs import Teller, run_content, run_view
 from .mcp_turn import Turn
 
 Result: TypeAlias = types.CallToolResult | types.InputRequiredResult
@@ -179,10 +179,11 @@ class OwnTools:
         run = await self._hub.run(turn.principal, run_id)
         if _waits(run, settled) and run.generation <= after:
             return run, after
+        teller = Teller(run)
         with anyio.move_on_after(wait_s):
             async for event in _closing(self._hub.watch(turn.principal, run_id, after=after)):
                 after = event.seq
-                if text := event_text(event):
+                if text := teller.line(event):
                     await turn.tell(text)
                 if event.kind is EventKind.QUESTION_ASKED:
                     run = await self._hub.run(turn.principal, run_id)

@@ -28,10 +28,11 @@ _HOP_KEYS = (IDEMPOTENCY_KEY, "progressToken", "traceparent", "tracestate", "bag
 def principal_of(ctx: Context) -> Principal:
     """Return the caller of a request, as the outer layer authenticated it."""
     request = ctx.request
-    principal = request.state.principal if isinstance(request, Request) else None
-    if not isinstance(principal, Principal):
-        raise MCPError(types.INTERNAL_ERROR, "the request has no principal: it did not come through the hub's front")
-    return principal
+    if isinstance(request, Request):
+        principal: object = request.state.principal  # pyright: ignore[reportUnknownMemberType]  # of the outer layer
+        if isinstance(principal, Principal):
+            return principal
+    raise MCPError(types.INTERNAL_ERROR, "the request has no principal: it did not come through the hub's front")
 
 
 class Turn:
@@ -59,7 +60,8 @@ class Turn:
     @property
     def idempotency_key(self) -> str:
         """The key that the bridge gave this request; empty for other clients."""
-        key = ((self._ctx.params or {}).get("_meta") or {}).get(IDEMPOTENCY_KEY)
+        meta = (self._ctx.params or {}).get("_meta")
+        key = cast("JsonObject", meta).get(IDEMPOTENCY_KEY) if isinstance(meta, Mapping) else None
         return key if isinstance(key, str) else ""
 
     @property
