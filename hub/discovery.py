@@ -176,8 +176,9 @@ class Discovery:
             return "mcp", await self._describe("mcp", endpoint), endpoint
         probe = Endpoint(binding=Binding.A2A_JSONRPC, url=source.url, headers=source.headers)
         card = await self._describe("a2a", probe)
-        # The adapter lists what it can speak, preferred first; what we add (headers) goes onto the one we use.
-        return "a2a", card, replace(card.interfaces[0], headers=source.headers)
+        # The adapter lists what it can speak, preferred first, and has put our headers on what shares the card's
+        # origin only: a card that names another host must not be sent our credentials.
+        return "a2a", card, card.interfaces[0]
 
 
 def _likely_protocols(url: str) -> list[str]:
