@@ -4,9 +4,10 @@ The MCP SDK takes a second to import, so everything that needs it is imported wh
 """
 
 import os
-from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from importlib.metadata import version
+from types import TracebackType
 from typing import TYPE_CHECKING
 
 import anyio
@@ -59,16 +60,7 @@ class McpAdapter:
 
     def connect(self, endpoint: Endpoint, *, card: AgentCard, label: str) -> AbstractAsyncContextManager[Connection]:
         """Open a conversation; the server is connected to at the first call."""
-        return self._connect(self._target(endpoint, label), card)
-
-    @asynccontextmanager
-    async def _connect(self, target: "Target", card: AgentCard) -> AsyncGenerator[Connection]:
-        from .mcp_connection import McpConnection
-
-        # The group outlives the yield because entering and leaving happen in one task, by the Adapter's contract.
-        async with anyio.create_task_group() as tasks:
-            yield McpConnection(target, card, tasks, self._on_changed)
-            tasks.cancel_scope.cancel()
+        return _Conversation(self._target(endpoint, label), card, self._on_changed)
 
     def _target(self, endpoint: Endpoint, label: str) -> "Target":
         from .mcp_target import Target
@@ -82,3 +74,25 @@ class McpAdapter:
             startup_timeout_s=self._startup_timeout_s,
             client_info={"name": "interhub", "version": version("interhub")},
         )
+
+
+class _Conversation:
+    """Owns the tasks of a connection. What is raised in its block leaves it as it is, in no group."""
+
+    def __init__(self, target: "Target", card: AgentCard, on_changed: Callable[[str, str], None] | None) -> None:
+        self._target = target
+        self._card = card
+        self._on_changed = on_changed
+        self._tasks = anyio.create_task_group()
+
+    async def __aenter__(self) -> Connection:
+        from .mcp_connection import McpConnection
+
+        await self._tasks.__aenter__()
+        return McpConnection(self._target, self._card, self._tasks, self._on_changed)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._tasks.cancel_scope.cancel()
+        await self._tasks.__aexit__(None, None, None)
