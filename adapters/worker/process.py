@@ -114,16 +114,16 @@ class WorkerProcess:
             if not self.alive:
                 raise self._gone()
             await self._write({"jsonrpc": "2.0", "id": request_id, "method": method, "params": params})
-            async with receive:
-                async for frame in receive:
-                    if "method" not in frame:
-                        return self._result(frame)
-                    if on_update is not None:
-                        await on_update(cast("JsonObject", frame.get("params") or {}))
+            async for frame in receive:
+                if "method" not in frame:
+                    return self._result(frame)
+                if on_update is not None:
+                    await on_update(cast("JsonObject", frame.get("params") or {}))
             raise self._gone()
         finally:
             del self._pending[request_id]
             send.close()
+            receive.close()
 
     async def cancel(self, key: str) -> None:
         """Stop a task: ask, and when it does not stop by itself end the process with all that it started.
@@ -228,7 +228,7 @@ class WorkerProcess:
             params = cast("JsonObject", frame.get("params") or {})
             waiting = self._pending.get(cast("int", params.get("id")))
         elif "method" in frame:
-            error = {"code": -32601, "message": f"the hub lends no tools: {frame.get('method')}"}
+            error: JsonObject = {"code": -32601, "message": f"the hub lends no tools: {frame.get('method')}"}
             await self._write({"jsonrpc": "2.0", "id": frame.get("id"), "error": error})
             return
         else:

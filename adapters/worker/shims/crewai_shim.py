@@ -2,7 +2,7 @@
 
 What goes in: the message's data fill the placeholders of the crew's tasks and agents (a flow's state) by name, and the
 message's text the placeholder `message`, or the first of `topic`, `input`, ... that there is, or the only one left.
-`{idempotency_key}` and `{context_id}` are filled too. An Agent is asked with the text as it is.
+`idempotency_key` and `context_id` are filled too. An Agent is asked with the text as it is.
 
 What comes out: the last task's raw text, and its pydantic or JSON output as structured result.
 
@@ -19,6 +19,7 @@ import asyncio
 import contextvars
 import importlib
 import inspect
+import json
 import os
 import threading
 from collections import OrderedDict
@@ -26,8 +27,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
-from .target import Unusable, find_target, import_target
-from .task import Refused, Task, completed, data_parts, input_required, jsonable, text_parts
+from .target import Unusable, find_target, import_target, summary
+from .task import Refused, Task, completed, data_parts, input_required, jsonable, object_of, text_parts
 from .wire import Wire
 
 TEXT_INPUTS = (
@@ -55,9 +56,10 @@ class CrewAgent:
 
     def __init__(self, make: "Callable[[], Any]", name: str, description: str) -> None:
         self._make = make
-        self._name = name
         self._description = description
         self._sample = make()
+        own_name = getattr(self._sample, "name", None)
+        self._name = own_name if _is_crew(self._sample) and own_name not in (None, "", "crew") else name
         self._paused: OrderedDict[str, _Kickoff] = OrderedDict()
 
     def card(self) -> dict[str, Any]:
@@ -72,18 +74,19 @@ class CrewAgent:
         said = f"What to ask of the agent; fills {{{text}}}." if text else "What to ask of the agent, in plain words."
         schema: dict[str, Any] = {
             "type": "object",
-            "properties": {
-                "message": {"type": "string", "description": said},
-                "data": {"type": "object", "properties": properties, "description": "Fills the placeholders by name."},
-            },
+            "properties": {"message": {"type": "string", "description": said}},
             "required": ["message"],
         }
         if properties:
-            schema["required"] = ["message", "data"] if text else ["data"]
-            schema["properties"]["data"]["required"] = sorted(properties)
-        if _is_flow(sample):  # a state's fields have defaults, or the flow does without them
-            schema["required"] = ["message"]
-            schema["properties"]["data"].pop("required", None)
+            data: dict[str, Any] = {
+                "type": "object",
+                "properties": properties,
+                "description": "Fills the placeholders by name.",
+            }
+            schema["properties"]["data"] = data
+            if not _is_flow(sample):  # a flow's fields have defaults, or it does without them
+                data["required"] = sorted(properties)
+                schema["required"] = ["message", "data"] if text else ["data"]
         description = self._description or _description(sample)
         skill = {"id": self._name, "name": self._name, "description": description, "tags": ["crewai"]}
         return {"name": self._name, "description": description, "skills": [{**skill, "inputSchema": schema}]}
@@ -124,16 +127,15 @@ class CrewAgent:
         if _is_agent(target):
             if not task.text:
                 raise Refused("the agent wants a message")
-            return _ended(task, target.kickoff(task.text))
+            meter = _Meter(target)
+            return _ended(task, target.kickoff(task.text), meter)
         inputs = _filled(target, task)
         if _is_flow(target):
             result = asyncio.run(target.kickoff_async(inputs=inputs))
             return _flow_ended(task, target, result)
-        stream, target.stream = getattr(target, "stream", False), False  # progress comes from the event bus
-        try:
-            return _ended(task, target.kickoff(inputs=inputs))
-        finally:
-            target.stream = stream
+        target.stream = False  # progress comes from the event bus
+        meter = _Meter(target)
+        return _ended(task, target.kickoff(inputs=inputs), meter)
 
     def _go_on(self, kickoff: "_Kickoff", task: Task) -> dict[str, Any]:
         assert task.resume is not None, "only an answer goes on"
@@ -142,7 +144,7 @@ class CrewAgent:
         if persistence is None:
             persistence = importlib.import_module("crewai.flow.persistence.factory").default_flow_persistence()
         try:
-            flow = type(fresh).from_pending(task.resume.state["flow_id"], persistence)
+            flow = _class(fresh).from_pending(task.resume.state["flow_id"], persistence)
         except ValueError as error:
             raise Refused(f"the flow that asked is not known any more: {error}") from error
         text = task.resume.text or _filled_in(task.resume.data)
@@ -278,7 +280,7 @@ def load(params: dict[str, Any]) -> CrewAgent:
     found = find_target(module, attr, is_agent, "CrewAI crews, agents and flows")
     name = attr if attr not in ("", "crew", "flow", "agent") else Path(str(module.__file__)).stem
     make = _maker(found, params["target"])
-    return CrewAgent(make, str(name), inspect.getdoc(module) or "")
+    return CrewAgent(make, name, summary(module.__doc__))
 
 
 def _maker(found: Any, target: str) -> "Callable[[], Any]":
@@ -287,13 +289,13 @@ def _maker(found: Any, target: str) -> "Callable[[], Any]":
             return found.copy()
         if _is_flow(found):
             return type(found)()
-        if isinstance(found, type) or (callable(found) and not _is_agent(found)):
+        if inspect.isclass(found) or (callable(found) and not _is_agent(found)):
             return cast("Callable[[], Any]", found)()
         return found
 
     def make() -> Any:
         value = made()
-        if getattr(type(value), "is_crew_class", False):
+        if getattr(_class(value), "is_crew_class", False):
             value = value.crew()
         if not (_is_crew(value) or _is_agent(value) or _is_flow(value)):
             kind = type(value).__name__
@@ -301,6 +303,10 @@ def _maker(found: Any, target: str) -> "Callable[[], Any]":
         return value
 
     return make
+
+
+def _class(value: Any) -> Any:
+    return cast("Any", type(value))
 
 
 def _is_crew(value: Any) -> bool:
@@ -324,7 +330,7 @@ def _inputs(target: Any) -> set[str]:
     if _is_crew(target):
         return set(target.fetch_inputs())
     if _is_flow(target):
-        fields = getattr(type(target.state), "model_fields", None)
+        fields = getattr(_class(target.state), "model_fields", None)
         names = fields if fields is not None else dict(target.state)
         return {name for name in names if name != "id"}
     return set()
@@ -344,19 +350,37 @@ def _filled(target: Any, task: Task) -> dict[str, Any]:
         if text:
             filled[text] = task.text
         filled.setdefault("message", task.text)
-    if _is_flow(target):
-        fields = getattr(type(target.state), "model_fields", None)
-        return filled if fields is None else {name: value for name, value in filled.items() if name in fields}
     filled = {**filled, "idempotency_key": task.key, "context_id": task.context_id}
+    if _is_flow(target):
+        fields = getattr(_class(target.state), "model_fields", None)
+        return filled if fields is None else {name: value for name, value in filled.items() if name in fields}
     missing = sorted(inputs - set(filled))
     if missing:
         raise Refused(f"the crew also needs {', '.join(missing)}; send data with these fields")
     return filled
 
 
-def _ended(task: Task, output: Any) -> dict[str, Any]:
-    used = getattr(output, "token_usage", None) or getattr(output, "usage_metrics", None)
-    _count(task, used)
+class _Meter:
+    """Counts the tokens of one kickoff: models count for as long as they live, and agents may share one."""
+
+    def __init__(self, target: Any) -> None:
+        agents: list[Any] = [target] if _is_agent(target) else [*target.agents, getattr(target, "manager_agent", None)]
+        models: list[Any] = [getattr(agent, "llm", None) for agent in agents]
+        models.append(getattr(target, "manager_llm", None))
+        self._models = {id(model): model for model in models if hasattr(model, "get_token_usage_summary")}
+        self._before = self._count()
+
+    def used(self) -> dict[str, int]:
+        return {name: count - self._before[name] for name, count in self._count().items()}
+
+    def _count(self) -> dict[str, int]:
+        sums = [model.get_token_usage_summary() for model in self._models.values()]
+        return {name: sum(int(getattr(one, name)) for one in sums) for name in ("prompt_tokens", "completion_tokens")}
+
+
+def _ended(task: Task, output: Any, meter: _Meter | None = None) -> dict[str, Any]:
+    if meter is not None:
+        _count(task, meter.used())
     structured = getattr(output, "pydantic", None) or getattr(output, "json_dict", None)
     return completed(text_parts(str(getattr(output, "raw", output))), structured)
 
@@ -379,8 +403,8 @@ def _flow_ended(task: Task, flow: Any, result: Any) -> dict[str, Any]:
 def _count(task: Task, used: Any) -> None:
     if used is None:
         return
-    get = used.get if isinstance(used, dict) else lambda name, default: getattr(used, name, default)
-    task.usage.add(int(get("prompt_tokens", 0) or 0), int(get("completion_tokens", 0) or 0))
+    counted = object_of(used if isinstance(used, dict) else used.model_dump())
+    task.usage.add(int(counted.get("prompt_tokens") or 0), int(counted.get("completion_tokens") or 0))
 
 
 def _feedback(text: str, data: Any, review: bool) -> str:
@@ -394,14 +418,16 @@ def _feedback(text: str, data: Any, review: bool) -> str:
 
 
 def _filled_in(data: Any) -> str:
-    filled = cast("dict[str, Any]", data) if isinstance(data, dict) else {}
-    return str(next(iter(filled.values()))) if len(filled) == 1 else "" if data is None else str(data)
+    filled = object_of(data)
+    if len(filled) == 1:
+        return str(next(iter(filled.values())))
+    return "" if data is None else json.dumps(data)
 
 
 def _description(target: Any) -> str:
     if _is_crew(target):
         return "; ".join(f"{task.description}".strip().splitlines()[0] for task in target.tasks)
-    return str(getattr(target, "goal", "") or inspect.getdoc(type(target)) or "")
+    return str(getattr(target, "goal", "") or inspect.getdoc(_class(target)) or "")
 
 
 def _install(state_dir: Path) -> None:

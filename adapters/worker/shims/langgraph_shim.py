@@ -20,8 +20,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
-from .target import Unusable, find_target, import_target
-from .task import Refused, Task, completed, data_parts, input_required, jsonable, text_parts
+from .target import Unusable, find_target, import_target, summary
+from .task import Refused, Task, completed, data_parts, input_required, jsonable, object_of, text_parts
 from .wire import Wire
 
 TEXT_INPUTS = ("input", "text", "query", "question", "topic", "message", "prompt", "task", "goal", "request", "subject")
@@ -144,13 +144,16 @@ class LangGraphAgent:
                 return completed(text_parts(output) if isinstance(output, str) else data_parts(output), output)
             output = dump()
         values = dict(cast("Mapping[str, Any]", output))
+        named = self._graph.output_channels
+        if not isinstance(named, str):  # the stream shows the whole state; the output is what the graph calls so
+            values = {name: value for name, value in values.items() if name in named}
         messages = values.pop("messages", None)
         values.pop("__interrupt__", None)
         structured = jsonable(values) if values else None
-        spoken = [message for message in messages or [] if getattr(message, "type", "") == "ai"]
+        spoken = [message for message in cast("list[Any]", messages or []) if getattr(message, "type", "") == "ai"]
         if spoken:
             return completed(text_parts(_text_of(spoken[-1])), structured)
-        given = graph_input if isinstance(graph_input, Mapping) else {}
+        given = object_of(graph_input)
         texts = [name for name, value in values.items() if isinstance(value, str) and name not in given]
         name = next((name for name in TEXT_OUTPUTS if name in texts), texts[0] if len(texts) == 1 else None)
         return completed(text_parts(values[name]) if name else data_parts(structured), structured)
@@ -203,7 +206,7 @@ async def load(params: dict[str, Any]) -> LangGraphAgent:
         graph.checkpointer = await _saver(Path(params["state_dir"]))
     if graph.name not in (None, "", "LangGraph"):
         name = str(graph.name)
-    return LangGraphAgent(graph, name, inspect.getdoc(module) or "", own_saver)
+    return LangGraphAgent(graph, name, summary(module.__doc__), own_saver)
 
 
 async def _saver(folder: Path) -> Any:
@@ -252,8 +255,8 @@ def _text_field(fields: Mapping[str, Any]) -> str | None:
 def _has_sync_nodes(graph: Any) -> bool:
     """Whether a node is a plain function: those block a thread that no cancellation stops."""
     for name, node in graph.nodes.items():
-        bound = getattr(node, "bound", None)
-        if not name.startswith("__") and hasattr(bound, "afunc") and bound.afunc is None:
+        bound: Any = getattr(node, "bound", None)
+        if not name.startswith("__") and getattr(bound, "afunc", "none needed") is None:
             return True
     return False
 
@@ -262,7 +265,7 @@ def _usage_handler(task: Task) -> Any:
     base: type[Any] = importlib.import_module("langchain_core.callbacks").BaseCallbackHandler
 
     def on_llm_end(self: Any, response: Any, **more: Any) -> None:
-        for generation in response.generations[0] if response.generations else []:
+        for generation in cast("list[Any]", response.generations[0] if response.generations else []):
             used = getattr(getattr(generation, "message", None), "usage_metadata", None)
             if used:
                 task.usage.add(used.get("input_tokens", 0), used.get("output_tokens", 0))

@@ -56,6 +56,11 @@ def find_target(module: ModuleType, attr: str, is_agent: Callable[[Any], bool], 
     raise Unusable(f"{place} has {', '.join(names) or 'nothing'} of {noun}; name one: {place}:NAME")
 
 
+def summary(doc: str | None) -> str:
+    """Return a docstring's first paragraph as one line."""
+    return " ".join((doc or "").strip().split("\n\n")[0].split())
+
+
 def place_of(error: BaseException, target: str) -> str:
     """Say where in the user's own file an import failed, as the traceback's last line there."""
     if isinstance(error, SyntaxError) and error.filename:

@@ -68,13 +68,13 @@ class Task:
     """One call of the agent. Its methods may be used from any thread."""
 
     def __init__(self, wire: "ToHub", request_id: Any, params: Mapping[str, Any]) -> None:
-        message = params.get("message") or {}
-        resume = params.get("resume")
+        message = object_of(params.get("message"))
+        resume = object_of(params.get("resume"))
         self.key: str = message.get("messageId") or str(request_id)
         """The idempotency key, the same on every attempt."""
         self.context_id: str = message.get("contextId") or ""
-        self.parts: list[dict[str, Any]] = list(message.get("parts") or [])
-        self.metadata: dict[str, Any] = dict(params.get("metadata") or {})
+        self.parts: list[dict[str, Any]] = cast("list[dict[str, Any]]", message.get("parts", []))
+        self.metadata: dict[str, Any] = object_of(params.get("metadata"))
         self.resume = Resume(resume["parts"], resume.get("state"), resume.get("accepted", True)) if resume else None
         self.usage = Usage()
         self.outside: set[Future[Any]] = set()
@@ -93,7 +93,7 @@ class Task:
         merged: dict[str, Any] = {}
         for part in self.parts:
             if "data" in part:
-                merged.update(part["data"] if isinstance(part["data"], dict) else {"data": part["data"]})
+                merged.update(object_of(part["data"]) if isinstance(part["data"], dict) else {"data": part["data"]})
         return merged
 
     def progress(self, text: str = "", done: float | None = None, total: float | None = None) -> None:
@@ -146,6 +146,11 @@ def agent_message(parts: list[dict[str, Any]]) -> dict[str, Any]:
     return {"role": "ROLE_AGENT", "parts": parts}
 
 
+def object_of(value: Any) -> dict[str, Any]:
+    """Return a JSON object that may be missing."""
+    return cast("dict[str, Any]", value) if isinstance(value, dict) else {}
+
+
 def text_parts(text: str) -> list[dict[str, Any]]:
     """Make the parts of a text."""
     return [{"text": text}] if text else []
@@ -168,15 +173,16 @@ def plain(value: Any) -> Any:
         dump = getattr(value, method, None)
         if callable(dump) and not isinstance(value, type):
             return dump(mode="json") if method == "model_dump" else dump()
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return dataclasses.asdict(value)
-    if isinstance(value, Mapping):
-        return dict(cast("Mapping[Any, Any]", value))
-    if isinstance(value, set | frozenset | tuple):
-        return list(cast("set[Any]", value))
     if isinstance(value, bytes):
         return base64.b64encode(value).decode("ascii")
-    return str(value)
+    untyped = cast("Any", value)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return dataclasses.asdict(untyped)
+    if isinstance(value, Mapping):
+        return dict(untyped)
+    if isinstance(value, set | frozenset | tuple):
+        return list(untyped)
+    return str(untyped)
 
 
 def jsonable(value: Any) -> Any:

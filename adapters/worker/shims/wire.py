@@ -32,7 +32,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Protocol, cast
 
 from .target import Unusable, place_of
-from .task import Refused, Task, ToolError, Usage, agent_message, current_task, plain, text_parts, words
+from .task import Refused, Task, ToolError, Usage, agent_message, current_task, object_of, plain, text_parts, words
 
 REMEMBERED = 1000
 """Finished tasks kept for those who ask again."""
@@ -137,7 +137,7 @@ class Wire:
             future.set_result(frame.get("result"))
 
     async def _answer(self, frame: dict[str, Any]) -> None:
-        method, params, request_id = frame["method"], frame.get("params") or {}, frame.get("id")
+        method, params, request_id = frame["method"], object_of(frame.get("params")), frame.get("id")
         answer: dict[str, Any] = {"jsonrpc": "2.0", "id": request_id}
         try:
             if method == "initialize":

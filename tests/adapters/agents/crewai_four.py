@@ -1,5 +1,9 @@
 """A flow that echoes, fails, is slow or asks, as its input says."""
 
+# It runs in a worker's environment; what it imports is not in ours.
+# mypy: ignore-errors
+# pyright: basic, reportMissingImports=false
+
 import json
 import os
 import time
@@ -11,10 +15,11 @@ from pydantic import BaseModel
 class Wanted(BaseModel):
     message: str = ""
     mode: str = "echo"
+    idempotency_key: str = ""
 
 
-def note(event: str, text: str) -> None:
-    line = {"event": event, "text": text, "pid": os.getpid()}
+def note(event: str, wanted: Wanted) -> None:
+    line = {"event": event, "text": wanted.message, "key": wanted.idempotency_key, "pid": os.getpid()}
     with open(os.environ["FOUR_LOG"], "a") as log:
         log.write(json.dumps(line) + "\n")
 
@@ -23,7 +28,7 @@ class Four(Flow[Wanted]):
     @start()
     def begin(self) -> str:
         print("noise on standard output")
-        note("began", self.state.message)
+        note("began", self.state)
         return self.state.message
 
     @router(begin)

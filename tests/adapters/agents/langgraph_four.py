@@ -1,5 +1,9 @@
 """A graph that echoes, fails, is slow or asks, as its input says."""
 
+# It runs in a worker's environment; what it imports is not in ours.
+# mypy: ignore-errors
+# pyright: basic, reportMissingImports=false, reportTypedDictNotRequiredAccess=false
+
 import asyncio
 import json
 import os
