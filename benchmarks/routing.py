@@ -62,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(f"{len(tools)} tools, {len(queries)} queries")
     top1, recall5 = _accuracy(tools, queries)
     _floor(tools, queries, chance)
-    query_ms = _speed(tools, queries, chance)
+    query_ms = _speed(tools, queries, max(1, options.capabilities), chance)
     print(f"peak resident memory: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB")
     print(json.dumps({"top1": round(top1, 4), "recall5": round(recall5, 4), "query_ms_p50": round(query_ms, 3)}))
     return 0
@@ -112,8 +112,8 @@ def _floor(tools: Sequence[Tool], queries: Sequence[Query], chance: random.Rando
     print(f"gibberish that finds a tool among {len(tools)}: {passed / len(gibberish):.3f}")
 
 
-def _speed(tools: Sequence[Tool], queries: Sequence[Query], chance: random.Random) -> float:
-    index = _index([_mixed(number, tools, chance) for number in range(CAPABILITIES)])
+def _speed(tools: Sequence[Tool], queries: Sequence[Query], count: int, chance: random.Random) -> float:
+    index = _index([_mixed(number, tools, chance) for number in range(count)])
     started = perf_counter()
     index.warm()
     print(f"{len(index)} capabilities embedded in {perf_counter() - started:.2f} s")
@@ -160,6 +160,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="Measure the search over capabilities.")
     parser.add_argument("--tools", type=Path, default=DATA / "tools.json", help="list of {name, description}")
     parser.add_argument("--queries", type=Path, default=DATA / "queries.jsonl", help="lines of {query, tool}")
+    parser.add_argument(
+        "--capabilities", type=int, default=CAPABILITIES, help="over how many speed is measured (%(default)s)"
+    )
     parser.add_argument("--seed", type=int, default=1, help="for the sampled parts")
     return parser
 

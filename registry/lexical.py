@@ -39,11 +39,11 @@ class LexicalIndex:
             self._frequency[term] = self._frequency.get(term, 0) + 1
         return row
 
-    def remove(self, row: int, counts: Mapping[str, int]) -> None:
-        """Forget a text. Its number stays taken, and the caller ignores its score."""
+    def remove(self, row: int, terms: Iterable[str]) -> None:
+        """Forget a text with these terms. Its number stays taken, and the caller ignores its score."""
         self._total_length -= self._lengths[row]
         self._live -= 1
-        for term in counts:
+        for term in terms:
             self._frequency[term] -= 1
 
     def coverage(self, terms: Iterable[str]) -> NDArray[np.float32]:

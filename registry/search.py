@@ -38,6 +38,9 @@ _WIDTH = 0.12
 # raw score of 0.13, 0.17 and 0.26, and 99 % of gibberish below 0.14, 0.18 and 0.25. `benchmarks/routing.py` prints
 # what passes.
 
+_BATCH = 256
+"""Texts embedded at a time: it bounds the memory that is needed for a while."""
+
 _KINDS = {kind: position for position, kind in enumerate(Kind)}
 
 
@@ -199,10 +202,10 @@ class _Shelf:
         return shelf
 
     def embed_waiting(self) -> None:
-        if not self._waiting:
-            return
-        rows = list(self._waiting)
-        self._vectors[rows] = self._embedder.embed(list(self._waiting.values()))
+        waiting = list(self._waiting.items())
+        for start in range(0, len(waiting), _BATCH):
+            batch = waiting[start : start + _BATCH]
+            self._vectors[[row for row, _ in batch]] = self._embedder.embed([text for _, text in batch])
         self._waiting.clear()
 
     def search(

@@ -5,6 +5,7 @@ hub's state. The registry reads and writes `agents` only; the others belong to t
 """
 
 import json
+import re
 from datetime import UTC, datetime
 
 import orjson
@@ -47,6 +48,26 @@ class Timestamp(TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
+class ForeignText(TypeDecorator[str]):
+    """A text that others wrote, such as a goal or an agent's error.
+
+    PostgreSQL takes no NUL in a text, and neither database takes half of a surrogate pair. Both become U+FFFD, rather
+    than an error in whatever was about to be noted.
+    """
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        """Put U+FFFD in the place of what a database cannot keep."""
+        if value is None:
+            return None
+        return _UNKEEPABLE.sub("\ufffd", value)
+
+
+_UNKEEPABLE = re.compile("[\x00\ud800-\udfff]")
+
+
 def dump_json(value: object) -> str:
     """Write the value of a JSON column: fast where orjson can, and else as Python can (huge integers, surrogates)."""
     try:
@@ -86,7 +107,7 @@ agents = Table(
     Column("endpoint", _JSON, nullable=False),
     Column("digest", Text, nullable=False),
     Column("health_state", Text, nullable=False),
-    Column("health_error", Text, nullable=False),
+    Column("health_error", ForeignText, nullable=False),
     Column("health_checked_at", Timestamp),
     Column("health_next_try_at", Timestamp),
     Column("created_at", Timestamp, nullable=False),
@@ -99,12 +120,12 @@ runs = Table(
     metadata,
     Column("id", Text, primary_key=True),
     Column("tenant", Text, nullable=False),
-    Column("subject", Text, nullable=False),
-    Column("context_id", Text, nullable=False),
+    Column("subject", ForeignText, nullable=False),
+    Column("context_id", ForeignText, nullable=False),
     Column("parent_id", Text),
     Column("root_id", Text, nullable=False),
     Column("agent_id", Text, nullable=False),
-    Column("goal", Text, nullable=False),
+    Column("goal", ForeignText, nullable=False),
     Column("spec", _JSON, nullable=False),
     Column("state", Text, nullable=False),
     Column("outcome", _JSON),
@@ -143,8 +164,8 @@ delegations = Table(
     Column("step", Text, nullable=False),
     Column("agent_id", Text, nullable=False),
     Column("capability", Text, nullable=False),
-    Column("remote_task", Text, nullable=False),
-    Column("remote_context", Text, nullable=False),
+    Column("remote_task", ForeignText, nullable=False),
+    Column("remote_context", ForeignText, nullable=False),
     Column("state", Text, nullable=False),
     Column("updated_at", Timestamp, nullable=False),
     Index(None, "run_id"),
@@ -176,9 +197,9 @@ audit = Table(
     Column("id", _BIG_KEY, primary_key=True, autoincrement=True),
     Column("at", Timestamp, nullable=False),
     Column("tenant", Text, nullable=False),
-    Column("subject", Text, nullable=False),
+    Column("subject", ForeignText, nullable=False),
     Column("action", Text, nullable=False),
-    Column("target", Text, nullable=False),
+    Column("target", ForeignText, nullable=False),
     Column("decision", Text, nullable=False),
     Column("outcome", Text, nullable=False),
     Column("duration_ms", Double, nullable=False),

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from interhub.registry import AgentNotFound, DatabaseUnusable, MemoryRegistry
+from interhub.registry import AgentNotFound, DatabaseUnusable, Health, HealthState, MemoryRegistry
 from interhub.registry.conformance import CHECKS, Check, example
 from interhub.registry.database import open_database, writing
 from interhub.registry.sql import SqlRegistry
@@ -44,6 +44,17 @@ async def test_odd_texts_survive_the_database(database_url: str) -> None:
         registry = SqlRegistry(engine)
         await registry.add(replace(example(), card=card))
         assert (await registry.get("default", "weather")).card == card
+    finally:
+        engine.dispose()
+
+
+async def test_an_error_full_of_garbage_can_be_noted(database_url: str) -> None:
+    engine = open_database(database_url)
+    try:
+        registry = SqlRegistry(engine)
+        await registry.add(example())
+        await registry.set_health("default", "weather", Health(state=HealthState.FAILING, last_error="a\x00b\udc80c"))
+        assert (await registry.get("default", "weather")).health.last_error == "a\ufffdb\ufffdc"
     finally:
         engine.dispose()
 
