@@ -19,7 +19,7 @@ from .json_value import Json, JsonObject
 from .schemas import published_schemas
 
 MAX_CARD_BYTES = 1024 * 1024
-"""A card may be this long: the largest seen in the wild have 60 KiB."""
+"""A card may be this long; what is longer is taken for something else, or for an attack."""
 
 _BINDINGS = {
     "JSONRPC": Binding.A2A_JSONRPC,

@@ -17,7 +17,7 @@ from .errors import ImportUnreadable
 from .names import MAX_ID_LENGTH, slug
 
 MAX_IMPORT_BYTES = 8 * 1024 * 1024
-"""A file longer than this is none of these (`~/.claude.json`, which has much else in it, reaches one or two MiB)."""
+"""A file longer than this is taken for none of these, though some keep much else besides (`~/.claude.json`)."""
 
 _HTTP_TYPES = frozenset({"http", "streamablehttp"})
 _COMMENT_OR_STRING = re.compile(r'"(?:\\.|[^"\\])*"|//[^\n]*|/\*.*?\*/', re.DOTALL)
