@@ -208,7 +208,10 @@ class Supervisor:
                 if final_kind(event.kind):
                     return
             if not found:
-                if (await self._owned(principal, run_id)).state.ended:
+                record = await self._owned(principal, run_id)
+                if record.generation > after:
+                    continue  # it was written since we read
+                if record.state.ended:
                     return  # it was asked for what comes after the final event
                 await news.wait()
 
