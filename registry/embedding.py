@@ -58,8 +58,8 @@ class WordLlama:
         """Return how long the pieces are into which the vocabulary cuts the text, from 3 letters on as 1.
 
         Words that the model knows are one or two pieces, gibberish falls to crumbs. Measured on the routing data, 95 of
-        100 queries have over 2.5 letters a piece, random letters 1.5, and 95 of 100 of those have under 1.9. A character
-        of Chinese, Japanese or Korean, which may be two pieces, counts as a word.
+        100 queries have over 2.5 letters a piece, random letters 1.5, and 95 of 100 of those have under 1.9. A
+        character of Chinese, Japanese or Korean, which may be two pieces, counts as a word.
         """
         text = text[:MAX_CHARS]
         pieces = len(self._tokenizer.encode(text, add_special_tokens=False).ids)
