@@ -35,8 +35,8 @@ from interhub.adapters import (
     RemoteTimeout,
     RemoteUnavailable,
 )
-from interhub.agent_cards import Json
-from interhub.registry import AgentExists, AgentNotFound, DatabaseError, InvalidAgentId
+from interhub.agent_cards import CardError, Json
+from interhub.registry import AgentExists, AgentNotFound, DatabaseError, ImportUnreadable, InvalidAgentId
 
 
 class HubError(Exception):
@@ -275,6 +275,8 @@ TABLE: Mapping[type[Exception], Status] = {
     AgentNotFound: Status(http=404, jsonrpc=-32602, reason="AGENT_NOT_FOUND"),
     AgentExists: Status(http=409, jsonrpc=-32602, reason="AGENT_EXISTS"),
     InvalidAgentId: Status(http=400, jsonrpc=-32602, reason="INVALID_AGENT_ID"),
+    ImportUnreadable: Status(http=400, jsonrpc=-32602, reason="IMPORT_UNREADABLE"),
+    CardError: Status(http=502, jsonrpc=-32006, reason="INVALID_AGENT_RESPONSE"),
     DatabaseError: Status(http=503, jsonrpc=-32603, reason="DATABASE_UNAVAILABLE"),
     BadEndpoint: Status(http=400, jsonrpc=-32602, reason="BAD_ENDPOINT"),
     AdapterNotFound: Status(http=400, jsonrpc=-32602, reason="ADAPTER_NOT_FOUND"),

@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[2]
 HOME = ROOT / ".interhub" / "demo"
 DATA = HOME / "data"
 BIN = Path(sys.executable).parent
-GOAL = "Write a short, fact-checked briefing on durable delegation between AI agents."
+GOAL = "Durable delegation between AI agents"
 ENVIRONMENT = {
     **os.environ,
     "OTEL_INSTRUMENTATION_A2A_SDK_ENABLED": "false",
@@ -83,8 +83,10 @@ def refuse_a_second_demo() -> None:
             known = json.loads(state.read_text())
             os.kill(int(known["pid"]), 0)
             raise DemoFailed(f"a demo is already running at {known['url']}; stop it with Ctrl-C first")
-    shutil.rmtree(DATA, ignore_errors=True)
-    DATA.mkdir(parents=True, mode=0o700)
+    DATA.mkdir(parents=True, exist_ok=True, mode=0o700)
+    for old in DATA.iterdir():  # begin anew, but keep what took long to build
+        if old.is_file():
+            old.unlink()
 
 
 def make_environments() -> dict[str, Path]:
@@ -242,7 +244,7 @@ Now with your own client (the demo keeps serving until Ctrl-C):
    Claude Code      .venv/bin/interhub --data-dir {data} connect claude-code
    Cursor, VS Code  .venv/bin/interhub --data-dir {data} connect cursor        (or: vscode)
 
-   and ask it:      "Use interhub to delegate to the briefing team: {GOAL}"
+   and ask it:      "Delegate to interhub's briefing agent: {GOAL}"
 
    watch            .venv/bin/interhub --data-dir {data} runs list"""
     )
