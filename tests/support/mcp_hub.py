@@ -1,14 +1,10 @@
 """The MCP face of single agents, with as little hub behind it as there can be: a pool, and a dictionary of agents."""
 
-import sys
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, cast
 
-import anyio
-import uvicorn
 from mcp.server.transport_security import TransportSecuritySettings
 from starlette.applications import Starlette
 from starlette.routing import Route
@@ -16,42 +12,19 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from interhub.adapters import Adapter, Call, Connection, Outcome, Principal, Report
 from interhub.adapters.pool import ConnectionPool, PoolKey
-from interhub.agent_cards import AgentCard, Binding, Endpoint
+from interhub.agent_cards import AgentCard, Endpoint
 from interhub.hub.errors import NotAllowed
 from interhub.hub.faces.mcp_agent import McpAgentFace
 from interhub.hub.faces.mcp_calls import DirectCalls
 from interhub.hub.service import Hub
 from interhub.registry import Agent, AgentNotFound
+from tests.support.mcp_servers import serving
 
-ROOT = Path(__file__).resolve().parents[2]
-EVERYTHING = ROOT / "examples" / "everything_server.py"
 LOOPBACK = TransportSecuritySettings(
     enable_dns_rebinding_protection=True,
     allowed_hosts=["127.0.0.1:*", "localhost:*"],
     allowed_origins=["http://127.0.0.1:*", "http://localhost:*"],
 )
-
-
-def everything(*arguments: str, version: str = "") -> Endpoint:
-    """Return the endpoint of the everything server over stdio."""
-    command = (sys.executable, "-W", "ignore", str(EVERYTHING), *arguments)
-    return Endpoint(binding=Binding.MCP_STDIO, command=command, version=version)
-
-
-@asynccontextmanager
-async def everything_over_http(*arguments: str) -> AsyncGenerator[str]:
-    """Run the everything server over HTTP and yield its URL."""
-    command = [sys.executable, "-W", "ignore", str(EVERYTHING), "--http", "0", *arguments]
-    async with await anyio.open_process(command, stderr=sys.stderr) as process:
-        try:
-            assert process.stdout is not None
-            line = b""
-            with anyio.fail_after(30):
-                while b"\n" not in line:
-                    line += await process.stdout.receive()
-            yield line.decode().split()[-1]
-        finally:
-            process.kill()
 
 
 class SmallHub:
@@ -128,26 +101,6 @@ def authenticated(app: ASGIApp) -> ASGIApp:
         await app(scope, receive, send)
 
     return outer
-
-
-@asynccontextmanager
-async def serving(app: ASGIApp) -> AsyncGenerator[str]:
-    """Serve an application on a free port of loopback and yield its address."""
-    server = uvicorn.Server(
-        uvicorn.Config(app, port=0, log_level="error", lifespan="on", ws="none", timeout_graceful_shutdown=1)
-    )
-    server.config.load()
-    server.lifespan = server.config.lifespan_class(server.config)
-    async with anyio.create_task_group() as tasks:
-        await server.startup()
-        tasks.start_soon(server.main_loop)
-        try:
-            yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-        finally:
-            server.should_exit = True
-            with anyio.CancelScope(shield=True):
-                await server.shutdown()
-            tasks.cancel_scope.cancel()
 
 
 @asynccontextmanager

@@ -6,6 +6,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import anyio
+import uvicorn
+from starlette.types import ASGIApp
 
 from interhub.agent_cards import Binding, Endpoint
 
@@ -44,3 +46,23 @@ async def over_http(path: Path, *arguments: str, port: int = 0) -> AsyncGenerato
             yield line.decode().split()[-1]
         finally:
             process.kill()
+
+
+@asynccontextmanager
+async def serving(app: ASGIApp) -> AsyncGenerator[str]:
+    """Serve an application on a free port of loopback and yield its address."""
+    server = uvicorn.Server(
+        uvicorn.Config(app, port=0, log_level="error", lifespan="on", ws="none", timeout_graceful_shutdown=1)
+    )
+    server.config.load()
+    server.lifespan = server.config.lifespan_class(server.config)
+    async with anyio.create_task_group() as tasks:
+        await server.startup()
+        tasks.start_soon(server.main_loop)
+        try:
+            yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            with anyio.CancelScope(shield=True):
+                await server.shutdown()
+            tasks.cancel_scope.cancel()
