@@ -4,6 +4,7 @@ Built from the ground up: database, registry, adapters, dispatcher, supervisor, 
 opposite order. What is imported late here, and why, is said in `front` and `late`.
 """
 
+import sqlite3
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from urllib.parse import urlsplit
@@ -11,6 +12,7 @@ from urllib.parse import urlsplit
 import anyio
 import structlog
 from anyio import to_thread
+from sqlalchemy.exc import SQLAlchemyError
 from starlette.applications import Starlette
 from starlette.routing import Route
 from starlette.types import ASGIApp
@@ -18,7 +20,7 @@ from starlette.types import ASGIApp
 from interhub.adapters import Adapter, Principal
 from interhub.adapters.loading import load_adapters
 from interhub.adapters.pool import ConnectionPool
-from interhub.registry import Agent, RegistryError
+from interhub.registry import Agent, DatabaseUnusable, RegistryError
 from interhub.registry.database import open_database
 from interhub.registry.search import Index
 from interhub.registry.sql import SqlRegistry
@@ -104,7 +106,11 @@ async def application(settings: Settings, home: DataDir, url: str) -> AsyncGener
             forget=forget,
         )
         await hub.load()
-        await supervisor.start()
+        try:
+            await supervisor.start()
+        except (sqlite3.Error, SQLAlchemyError) as error:
+            where = "database_url" if settings.database_url is not None else str(home.engine_file)
+            raise DatabaseUnusable(where, str(error.__cause__ or error)) from error
         stack.push_async_callback(supervisor.stop)
         tasks.start_soon(_guarded, "health", health.run)
         state_key = home.state_key()

@@ -62,7 +62,17 @@ class DataDir:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
             for inner in (self.workers, self.logs):
                 inner.mkdir(mode=0o700, exist_ok=True)
-            # Permission bits do not tell (root, read-only mounts, full disks): only writing does.
+        except OSError as error:
+            raise DataDirUnusable(str(self.path), _why(error)) from error
+        self.check_writable()
+
+    def check_writable(self) -> None:
+        """Write something, and take it away again: permission bits do not tell (root, read-only mounts, full disks).
+
+        Raises:
+            DataDirUnusable: it cannot be written.
+        """
+        try:
             with tempfile.TemporaryFile(dir=self.path) as probe:
                 probe.write(b"\0" * 4096)
                 probe.flush()

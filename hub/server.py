@@ -57,8 +57,12 @@ def serve(
             on_ready(hub)
 
         try:
-            with asyncio.Runner(loop_factory=uvicorn.Config("", loop="auto", log_config=None).get_loop_factory()) as runner:
+            with asyncio.Runner(
+                loop_factory=uvicorn.Config("", loop="auto", log_config=None).get_loop_factory()
+            ) as runner:
                 runner.run(_serve(settings, application()(settings, home, hub.url), listener, ready))
+        except BaseExceptionGroup as group:
+            raise _only(group) from group
         finally:
             home.withdraw()
         log.info("hub_stopped", pid=hub.pid)
@@ -142,6 +146,14 @@ class _Server(uvicorn.Server):
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def _only(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Return the one error in a group: what went wrong while task groups were open comes wrapped in them."""
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error
 
 
 def _url(host: str, listener: socket.socket) -> str:

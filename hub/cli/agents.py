@@ -85,7 +85,7 @@ def list_agents(context: typer.Context) -> None:
             return
         table = Table(box=None, pad_edge=False)
         for column in ("ID", "KIND", "HEALTH", "CAN", "WHAT IT IS"):
-            table.add_column(column, no_wrap=column != "WHAT IT IS")
+            table.add_column(column, no_wrap=True, overflow="ellipsis")
         for agent in agents:
             what = escape(_line(agent["description"] or agent["name"], 70))
             table.add_row(agent["id"], agent["adapter"], _health(agent), str(agent["capability_count"]), what)

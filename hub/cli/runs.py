@@ -95,7 +95,7 @@ def list_runs(
             return
         table = Table(box=None, pad_edge=False)
         for column in ("RUN", "STATE", "BEGAN (UTC)", "TOOK", "GOAL"):
-            table.add_column(column, no_wrap=column != "GOAL")
+            table.add_column(column, no_wrap=True, overflow="ellipsis")
         for each in found["runs"]:
             began = each["created_at"][:19].replace("T", " ")
             table.add_row(each["id"], state_text(each["state"]), began, took(each), escape(goal_text(each)))

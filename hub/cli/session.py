@@ -77,7 +77,8 @@ class Session:
         """Return where people read."""
         from rich.console import Console
 
-        return Console(highlight=False, soft_wrap=True)
+        # A file or pipe has no width: lines are not to be broken for it.
+        return Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 200)
 
     def give(self, document: object, show: "Callable[[Console], None]") -> None:
         """Give a command's answer: the document with `--json`, else what `show` writes."""
