@@ -1,6 +1,6 @@
 """Our errors in the A2A SDK's words: it turns its own into JSON-RPC, HTTP and google.rpc ErrorInfo on every binding."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 import structlog
@@ -20,7 +20,7 @@ _BY_CODE: dict[int, type[a2a.A2AError]] = {code: error for error, code in a2a.JS
 
 
 @contextmanager
-def in_a2a_words() -> Iterator[None]:
+def in_a2a_words() -> Generator[None]:
     """Turn what the hub raises into what the SDK says. What we do not know is logged, and said without its text."""
     try:
         yield

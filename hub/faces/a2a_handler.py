@@ -134,7 +134,7 @@ class HubHandler(RequestHandler):
     async def on_list_tasks(self, params: a2a.ListTasksRequest, context: ServerCallContext) -> a2a.ListTasksResponse:
         """Return the caller's tasks, newest first, a page at a time.
 
-        `total_size` counts what was seen up to the end of this page, and one more when there is a next page.
+        `total_size` is exact up to 1000: counting reads every row.
         """
         with in_a2a_words():
             _begin(params, context)
@@ -311,6 +311,8 @@ class HubHandler(RequestHandler):
         count = 0
         async for _ in self._matching(params, context, before=""):
             count += 1
+            if count == _COUNTED:
+                break
         return count
 
     async def _matching(
@@ -338,6 +340,7 @@ class HubHandler(RequestHandler):
 
 
 _CHUNK = 200
+_COUNTED = 1000
 
 
 async def _generator(events: AsyncIterator[Event]) -> AsyncGenerator[Event]:

@@ -25,6 +25,7 @@ def _mistakes(found: list[ErrorDetails], adapter: TypeAdapter[Any]) -> Iterator[
         place = one["loc"]
         holder, path = _resolve(schema, place)
         where = path or "(whole)"
+        context = one.get("ctx", {})
         match one["type"]:
             case "extra_forbidden":
                 near = get_close_matches(str(place[-1]), list(holder), n=1, cutoff=0.5)
@@ -35,9 +36,9 @@ def _mistakes(found: list[ErrorDetails], adapter: TypeAdapter[Any]) -> Iterator[
             case "union_tag_not_found":
                 yield Mistake(_join(path, "kind"), f"is missing; one of {_tags(schema)}")
             case "union_tag_invalid":
-                yield Mistake(_join(path, "kind"), f"{one['ctx']['tag']!r} is not one of {_tags(schema)}")
+                yield Mistake(_join(path, "kind"), f"{context['tag']!r} is not one of {_tags(schema)}")
             case "json_invalid":
-                yield Mistake("(whole)", f"is not JSON: {one['ctx']['error']}")
+                yield Mistake("(whole)", f"is not JSON: {context['error']}")
             case _:
                 said = one["msg"]
                 yield Mistake(where, said[:1].lower() + said[1:])

@@ -106,7 +106,17 @@ class EndpointBody(Body):
 
     def endpoint(self) -> Endpoint:
         """Return it as adapters know it."""
-        return Endpoint(**{**self.model_dump(), "binding": self.binding, "command": tuple(self.command)})
+        return Endpoint(
+            binding=self.binding,
+            url=self.url,
+            version=self.version,
+            tenant=self.tenant,
+            command=tuple(self.command),
+            env=self.env,
+            cwd=self.cwd,
+            headers=self.headers,
+            options=self.options,
+        )
 
 
 class AddEndpoint(_Add):

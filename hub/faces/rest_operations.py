@@ -178,16 +178,18 @@ def _query_parameters(op: Operation[Any, Any]) -> list[Json]:
     return parameters
 
 
-def _inlined(node: Any, schema: Mapping[str, Any]) -> Any:
+def _inlined(node: Json, schema: Mapping[str, Any]) -> Json:
     """Put the definitions that a query's model refers to (enums) in the place of the references."""
-    if isinstance(node, dict):
-        reference = node.get("$ref")
-        if isinstance(reference, str):
-            return _inlined(schema["$defs"][reference.rpartition("/")[2]], schema)
-        return {key: _inlined(value, schema) for key, value in node.items()}
-    if isinstance(node, list):
-        return [_inlined(each, schema) for each in node]
-    return node
+    match node:
+        case Mapping():
+            reference = node.get("$ref")
+            if isinstance(reference, str):
+                return _inlined(schema["$defs"][reference.rpartition("/")[2]], schema)
+            return {key: _inlined(value, schema) for key, value in node.items()}
+        case list():
+            return [_inlined(each, schema) for each in node]
+        case _:
+            return node
 
 
 def _plain(value: object) -> object:

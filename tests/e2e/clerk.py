@@ -2,9 +2,18 @@
 
 import anyio
 
-from interhub.adapters import Artifact, ArtifactChunk, Completed, InputRequired, Outcome, Progress, Resume, TextPart
+from interhub.adapters import (
+    Artifact,
+    ArtifactChunk,
+    Completed,
+    InputRequired,
+    Outcome,
+    Progress,
+    RemoteRefused,
+    Resume,
+    TextPart,
+)
 from interhub.adapters import Report as Reporter
-from interhub.adapters import RemoteRefused, text_of
 
 
 async def clerk(message: str, report: Reporter, resume: Resume | None) -> Outcome:

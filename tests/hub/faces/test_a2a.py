@@ -264,7 +264,7 @@ async def test_there_is_nothing_to_subscribe_to_once_a_task_has_ended(site: Site
 
 
 async def test_a_client_that_hangs_up_leaves_the_run_alone(site: Site) -> None:
-    listener = free_socket()
+    listener, task_id = free_socket(), ""
     async with serving(site.app, listener) as url, httpx.AsyncClient(timeout=5) as client:
         headers = {**V1, "Authorization": "Bearer alice-key"}
         body = {"jsonrpc": "2.0", "id": 1, "method": "SendStreamingMessage", "params": {"message": message("hold")}}
@@ -360,8 +360,8 @@ async def test_push_is_refused_as_the_card_says(site: Site) -> None:
 
 
 async def test_a_message_names_its_agent_skill_or_workflow(site: Site) -> None:
-    document = {"name": "w", "steps": []}
-    for metadata in (
+    document: dict[str, Any] = {"name": "w", "steps": []}
+    wishes: list[dict[str, Any]] = [
         {"interhub/agent": "clerk"},
         {"interhub/skill": "clerk"},
         {"skillId": "clerk"},
@@ -370,7 +370,8 @@ async def test_a_message_names_its_agent_skill_or_workflow(site: Site) -> None:
         {"interhub/workflow": "clerk"},
         {"interhub/workflow": document, "interhub/inputs": {"a": 1}},
         {"interhub/skill": "delegate", "interhub/members": ["clerk"]},
-    ):
+    ]
+    for metadata in wishes:
         await send(site, "echo x", metadata=metadata)
     chosen = [(each.agent_id, each.capability) for each in site.supervisor.assignments]
     assert chosen == [

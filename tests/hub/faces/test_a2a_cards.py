@@ -101,7 +101,7 @@ async def test_agents_may_be_kept_from_callers_without_a_key() -> None:
 @pytest.mark.parametrize("version", ["1.0", "0.3"])
 async def test_the_extended_card_needs_a_key_and_says_everything(version: str) -> None:
     methods = {"1.0": "GetExtendedAgentCard", "0.3": "agent/getAuthenticatedExtendedCard"}
-    body = {"jsonrpc": "2.0", "id": 1, "method": methods[version], "params": {}}
+    body: dict[str, Any] = {"jsonrpc": "2.0", "id": 1, "method": methods[version], "params": {}}
     headers = {"A2A-Version": version}
     async with face_site(public_agents=False) as site, stranger(site) as client:
         assert (await client.post("/a2a", json=body, headers=headers)).status_code == 401

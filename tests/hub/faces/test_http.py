@@ -1,6 +1,7 @@
 """What every request passes before a face sees it."""
 
 import json
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import anyio
@@ -119,7 +120,7 @@ async def test_allowing_every_host_does_not_allow_every_origin() -> None:
 @pytest.mark.parametrize("path", ["/api/runs", "/a2a", "/a2a/rest/message:send"])
 @pytest.mark.parametrize("chunked", [False, True])
 async def test_a_body_over_the_limit_is_refused(path: str, chunked: bool) -> None:
-    async def chunks() -> Any:
+    async def chunks() -> AsyncGenerator[bytes]:
         for _ in range(40):
             yield b"x" * 65536
 
@@ -131,7 +132,7 @@ async def test_a_body_over_the_limit_is_refused(path: str, chunked: bool) -> Non
 
 
 async def test_a_chunked_body_under_the_limit_arrives_whole() -> None:
-    async def chunks() -> Any:
+    async def chunks() -> AsyncGenerator[bytes]:
         yield b'{"goal": '
         yield b'"echo whole", "wait_s": 5}'
 

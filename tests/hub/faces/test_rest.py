@@ -1,21 +1,20 @@
 """REST: agents, runs, direct calls; bodies that are refused; and the document that describes it all."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
 import anyio
 import httpx
+import jsonschema
 import orjson
 import pytest
 from jsonschema import Draft202012Validator
 from pydantic import TypeAdapter
-from referencing import Registry as References
-from referencing import Resource
 from starlette.applications import Starlette
 from starlette.routing import Route
 
 from interhub.adapters import Completed, InputRequired, RemoteTimeout, RemoteUnavailable, TextPart
-from interhub.agent_cards import Binding, Endpoint
+from interhub.agent_cards import Binding, Endpoint, Json
 from interhub.hub.discovery import FromCommand, FromDocument, FromEndpoint, FromUrl, FromWorker
 from interhub.hub.faces.rest import rest_routes
 from interhub.hub.faces.rest_bodies import AddAgent, read_body
@@ -25,7 +24,11 @@ from tests.support.face_site import ALICE, Site, face_site
 
 pytestmark = pytest.mark.anyio
 
-SCRIPTED = {"kind": "endpoint", "adapter": "scripted", "endpoint": {"binding": "LOCAL", "url": "scripted:clerk"}}
+SCRIPTED: dict[str, Any] = {
+    "kind": "endpoint",
+    "adapter": "scripted",
+    "endpoint": {"binding": "LOCAL", "url": "scripted:clerk"},
+}
 
 
 @pytest.fixture
@@ -36,11 +39,8 @@ async def site() -> AsyncGenerator[Site]:
 
 def holds(name: str, value: Any) -> Any:
     """Check an answer against the document's schema of that name, and return it."""
-    document = {"components": {"schemas": SCHEMAS}}
-    root = Resource.opaque(document)
-    registry: References[Any] = References().with_resource("", root)
-    schema = {"$ref": f"#/components/schemas/{name}"}
-    Draft202012Validator({**document, **schema}, registry=registry).validate(value)
+    schema: dict[str, Any] = {"components": {"schemas": SCHEMAS}, "$ref": f"#/components/schemas/{name}"}
+    jsonschema.validate(value, schema, Draft202012Validator)
     return value
 
 
@@ -110,7 +110,7 @@ def test_every_kind_of_source_is_read_from_a_body() -> None:
 
 async def test_secrets_of_an_endpoint_are_not_told(site: Site) -> None:
     endpoint = {
-        **SCRIPTED["endpoint"],  # type: ignore[dict-item]
+        **SCRIPTED["endpoint"],
         "headers": {"Authorization": "Bearer ${TOKEN}", "X-Key": "literal"},
         "env": {"A": "${B}", "C": "plain-secret", "D": "sk-${B}"},
     }
@@ -337,26 +337,26 @@ async def test_a_workflow_is_checked_without_being_registered(site: Site) -> Non
 # Bad input
 
 
-@pytest.mark.parametrize(
-    ("path", "body", "mistakes"),
-    [
-        ("/api/agents", {"kind": "url", "urll": "x"}, {"url": "is missing", "urll": "did you mean 'url'?"}),
-        ("/api/agents", {"url": "http://x"}, {"kind": "is missing"}),
-        ("/api/agents", {"kind": "ulr"}, {"kind": "'ulr' is not one of"}),
-        ("/api/agents", {"kind": "command", "command": []}, {"command": "at least 1 item"}),
-        ("/api/agents", {**SCRIPTED, "endpoint": {"binding": "X"}}, {"endpoint.binding": "should be"}),
-        ("/api/agents", {**SCRIPTED, "endpoint": {"bind": "MCP-HTTP"}}, {"endpoint.bind": "did you mean 'binding'?"}),
-        ("/api/runs", {"gaol": "x"}, {"gaol": "did you mean 'goal'?"}),
-        ("/api/runs", {"goal": "x", "budget": {"dept": 1}}, {"budget.dept": "did you mean 'depth'?"}),
-        ("/api/runs", {"goal": 5}, {"goal": "valid string"}),
-        ("/api/runs", {}, {"goal": "is missing"}),
-        ("/api/runs", {"goal": "a", "message": {"parts": []}}, {"message": "beside goal"}),
-        ("/api/runs", {"message": {"parts": [{"txt": "x"}]}}, {"message": "a part needs one of"}),
-        ("/api/runs/x/answer", {"parts": [{}]}, {"parts[0]": "a part needs one of"}),
-        ("/api/agents/clerk/call", {"resume": {"txt": "x"}}, {"resume.txt": "did you mean 'text'?"}),
-        ("/api/agents/clerk/call", {"timeout_s": -1}, {"timeout_s": "greater than 0"}),
-    ],
-)
+WRONG_BODIES: list[tuple[str, dict[str, Any], dict[str, str]]] = [
+    ("/api/agents", {"kind": "url", "urll": "x"}, {"url": "is missing", "urll": "did you mean 'url'?"}),
+    ("/api/agents", {"url": "http://x"}, {"kind": "is missing"}),
+    ("/api/agents", {"kind": "ulr"}, {"kind": "'ulr' is not one of"}),
+    ("/api/agents", {"kind": "command", "command": []}, {"command": "at least 1 item"}),
+    ("/api/agents", {**SCRIPTED, "endpoint": {"binding": "X"}}, {"endpoint.binding": "should be"}),
+    ("/api/agents", {**SCRIPTED, "endpoint": {"bind": "MCP-HTTP"}}, {"endpoint.bind": "did you mean 'binding'?"}),
+    ("/api/runs", {"gaol": "x"}, {"gaol": "did you mean 'goal'?"}),
+    ("/api/runs", {"goal": "x", "budget": {"dept": 1}}, {"budget.dept": "did you mean 'depth'?"}),
+    ("/api/runs", {"goal": 5}, {"goal": "valid string"}),
+    ("/api/runs", {}, {"goal": "is missing"}),
+    ("/api/runs", {"goal": "a", "message": {"parts": []}}, {"message": "beside goal"}),
+    ("/api/runs", {"message": {"parts": [{"txt": "x"}]}}, {"message": "a part needs one of"}),
+    ("/api/runs/x/answer", {"parts": [{}]}, {"parts[0]": "a part needs one of"}),
+    ("/api/agents/clerk/call", {"resume": {"txt": "x"}}, {"resume.txt": "did you mean 'text'?"}),
+    ("/api/agents/clerk/call", {"timeout_s": -1}, {"timeout_s": "greater than 0"}),
+]
+
+
+@pytest.mark.parametrize(("path", "body", "mistakes"), WRONG_BODIES)
 async def test_a_wrong_body_is_refused_with_every_place_and_the_nearest_name(
     site: Site, path: str, body: dict[str, Any], mistakes: dict[str, str]
 ) -> None:
@@ -412,7 +412,7 @@ async def test_the_document_lists_every_route_and_every_route_is_in_it(site: Sit
     async def readiness() -> dict[str, str]:
         return {}
 
-    routes = [route for route in Starlette(routes=rest_routes(site.hub, readiness=readiness)).routes]
+    routes = list(Starlette(routes=rest_routes(site.hub, readiness=readiness)).routes)
     served = {
         (method, route.path)
         for route in routes
@@ -430,13 +430,16 @@ async def test_every_reference_of_the_document_leads_somewhere_and_every_schema_
     document = (await site.client.get("/api/openapi.json")).json()
     schemas = document["components"]["schemas"]
 
-    def references(node: Any) -> set[str]:
-        if isinstance(node, dict):
-            inner = {name for value in node.values() for name in references(value)}
-            return inner | ({node["$ref"]} if isinstance(node.get("$ref"), str) else set())
-        if isinstance(node, list):
-            return {name for value in node for name in references(value)}
-        return set()
+    def references(node: Json) -> set[str]:
+        match node:
+            case Mapping():
+                reference = node.get("$ref")
+                inner = {name for value in node.values() for name in references(value)}
+                return inner | ({reference} if isinstance(reference, str) else set())
+            case list():
+                return {name for value in node for name in references(value)}
+            case _:
+                return set()
 
     for reference in references(document):
         assert reference.removeprefix("#/components/schemas/") in schemas
