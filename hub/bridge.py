@@ -398,6 +398,8 @@ class _Bridge:
             if "method" in said:
                 await self._say(data, session)
                 continue
+            if session is not None and _params({"params": said.get("error")}).get("code") == SERVER_ERROR:
+                raise HubGone("it is stopping", sent=True)  # the SDK's word for a session that ends in the middle
             answered = True
             if opening:
                 self._begin(answer, said)
@@ -408,6 +410,8 @@ class _Bridge:
             return
         if answer.is_stream:
             raise HubGone("it ended the answer in the middle", sent=True)
+        if answer.status >= 500:
+            raise HubGone(f"it answered HTTP {answer.status}", sent=True)
         text = body.decode("utf-8", "replace")[:300]
         raise _Refused(f"the hub answered HTTP {answer.status}{f': {text}' if text else ''}")
 

@@ -3,7 +3,7 @@
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from typing import cast
+from typing import Any, cast
 
 import mcp_types as types
 from mcp import Client
@@ -120,10 +120,11 @@ def text(result: types.CallToolResult) -> str:
     return "\n".join(block.text for block in result.content if isinstance(block, types.TextContent))
 
 
-def fields(result: types.CallToolResult) -> dict[str, object]:
+def fields(result: types.CallToolResult) -> dict[str, Any]:
     """The structured content of a result that is an object."""
-    assert isinstance(result.structured_content, dict), result
-    return cast("dict[str, object]", result.structured_content)
+    content: object = result.structured_content
+    assert isinstance(content, dict), result
+    return cast("dict[str, Any]", content)
 
 
 def client(target: object, mode: str, person: Person | None = None) -> Client:

@@ -1,6 +1,7 @@
 """The hub as an MCP server, asked by the SDK's own client over HTTP, in both eras."""
 
 from contextlib import AsyncExitStack
+from typing import Any
 
 import anyio
 import httpx2
@@ -44,7 +45,7 @@ async def test_a_goal_is_delegated_with_progress_and_tells_who_did_it(mode: str)
         result = await hub.call_tool("delegate", {"goal": "count 2"}, progress_callback=person.hear)
     run = fields(result)
     assert (run["state"], run["answer"]) == ("completed", "counted to 2")
-    assert run["steps"] == [{**run["steps"][0], "step": "work", "agent": "twin", "state": "completed"}]  # type: ignore[index]
+    assert run["steps"] == [{**run["steps"][0], "step": "work", "agent": "twin", "state": "completed"}]
     assert run["artifacts"] == [{"artifact_id": "numbers", "name": "numbers", "text": "0 \n1 "}]
     assert "work (twin/count): counted 1" in person.heard
     assert person.heard[-1] == "completed"
@@ -67,8 +68,8 @@ async def test_a_client_that_cannot_be_asked_gets_the_question_and_answers_with_
         asked = fields(await hub.call_tool("delegate", {"goal": "ask which colour"}))
         assert asked["state"] == "input_required"
         assert "answer" in str(asked["next"])
-        (open_question,) = asked["questions"]  # type: ignore[misc]
-        arguments = {"run_id": asked["run_id"], "question_id": open_question["question_id"], "answer": "green"}  # type: ignore[index]
+        (open_question,) = asked["questions"]
+        arguments = {"run_id": asked["run_id"], "question_id": open_question["question_id"], "answer": "green"}
         await hub.call_tool("answer", arguments)
         done = fields(await hub.call_tool("run_result", {"run_id": asked["run_id"]}))
     assert done["state"] == "completed"
@@ -98,7 +99,7 @@ async def test_a_question_answered_elsewhere_ends_the_legacy_clients_form() -> N
             await anyio.sleep_forever()
             raise AssertionError
 
-    results: list[dict[str, object]] = []
+    results: list[dict[str, Any]] = []
     async with mcp_site() as site, client(site.url, "legacy", Slow()) as slow, client(site.url, "legacy") as other:
 
         async def delegate() -> None:
@@ -167,11 +168,12 @@ async def test_the_same_idempotency_key_is_the_same_run() -> None:
 
 async def test_a_workflow_is_given_as_an_object_as_yaml_or_by_its_id() -> None:
     async with mcp_site(writer()) as site, client(site.url, "2026-07-28") as hub:
-        for given in ({"steps": []}, "steps: []", "writer"):
+        workflows: list[object] = [{"steps": []}, "steps: []", "writer"]
+        for given in workflows:
             await hub.call_tool("delegate", {"goal": "echo hi", "workflow": given, "inputs": {"a": 1}})
         refused_one = await hub.call_tool("delegate", {"goal": "echo hi", "workflow": "a: [1"})
-    workflows = [(each.workflow, each.agent_id, each.inputs) for each in site.supervisor.assignments]
-    assert workflows == [({"steps": []}, "", {"a": 1})] * 2 + [(None, "writer", {"a": 1})]
+    submitted = [(each.workflow, each.agent_id, each.inputs) for each in site.supervisor.assignments]
+    assert submitted == [({"steps": []}, "", {"a": 1})] * 2 + [(None, "writer", {"a": 1})]
     assert refused_one.is_error
     assert "not YAML" in text(refused_one)
 
@@ -283,9 +285,9 @@ async def test_a_skills_files_are_content_and_named_in_the_structured_part() -> 
 async def test_find_gives_what_call_needs_and_call_uses_it() -> None:
     async with mcp_site(writer()) as site, client(site.url, "2026-07-28") as hub:
         found = fields(await hub.call_tool("find", {"need": "write a poem", "explain": True}))
-        (match,) = found["matches"]  # type: ignore[misc]
-        assert (match["agent"], match["capability"], match["kind"]) == ("writer", "write", "skill")  # type: ignore[index]
-        assert "message" in match["input_schema"]["properties"]  # type: ignore[index]
+        (match,) = found["matches"]
+        assert (match["agent"], match["capability"], match["kind"]) == ("writer", "write", "skill")
+        assert "message" in match["input_schema"]["properties"]
         result = await hub.call_tool("call", {"agent": "writer", "arguments": {"message": "hi"}})
     assert fields(result) == {"answer": "a poem"}
 
