@@ -26,7 +26,7 @@ class ClientName(StrEnum):
 
 def connect(
     context: typer.Context,
-    client: Annotated[ClientName, typer.Argument(help="Which client.")],
+    client: Annotated[ClientName, typer.Argument(help="claude-desktop, claude-code, cursor or vscode.")],
     remove: Annotated[bool, typer.Option("--remove", help="Take the hub out again.")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before the file is changed.")] = False,
     print_: Annotated[bool, typer.Option("--print", help="Only show the change.")] = False,

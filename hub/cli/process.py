@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 def serve(
     context: typer.Context,
-    host: Annotated[str | None, typer.Option(help="Address to listen on. [server.host]", show_default=False)] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on (server.host).", show_default=False)] = None,
     port: Annotated[
-        int | None, typer.Option(help="Port to listen on; 0 takes a free one. [server.port]", show_default=False)
+        int | None, typer.Option(help="Port to listen on (server.port); 0 takes a free one.", show_default=False)
     ] = None,
     log_level: Annotated[
-        str | None, typer.Option(help="debug, info, warning or error. [logging.level]", show_default=False)
+        str | None, typer.Option(help="debug, info, warning or error (logging.level).", show_default=False)
     ] = None,
 ) -> None:
     """Run the hub until Ctrl-C (or SIGTERM)."""
