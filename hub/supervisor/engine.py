@@ -31,6 +31,8 @@ from .durable import Body, Branch, Crashed, EngineState, Execute
 APPLICATION_VERSION = "interhub-plan-1"
 """Of the interpreter: runs of another one are left alone. DBOS's own default changes with every edit of the code."""
 
+_ENDING_S = 0.1
+
 log = structlog.get_logger()
 
 
@@ -144,7 +146,6 @@ class DbosEngine:
         self._crashed: Crashed | None = None
         self._own: set[str] = set()
         self._executing: set[asyncio.Task[Any]] = set()
-        self._stopping = False
 
     async def launch(self, execute: Execute, crashed: Crashed) -> None:
         """Begin, on the running event loop."""
@@ -200,11 +201,14 @@ class DbosEngine:
 
     async def stop(self) -> None:
         """End. Runs under way stay so and are taken up by the next process."""
-        self._stopping = True
-        for task in tuple(self._executing):
-            task.cancel()
         if self._executing:
-            await asyncio.wait(self._executing, timeout=5.0)
+            # A run whose last step is done is about to be recorded as ended; cut off, it would be replayed next time.
+            await asyncio.wait(tuple(self._executing), timeout=_ENDING_S, return_when=asyncio.ALL_COMPLETED)
+        remaining = tuple(self._executing)
+        for task in remaining:
+            task.cancel()
+        if remaining:
+            await asyncio.wait(remaining, timeout=5.0)
         if DbosEngine._running is self:
             DbosEngine._running = None
             await anyio.to_thread.run_sync(_destroy)
@@ -218,16 +222,15 @@ class DbosEngine:
         root = run_id.partition(".")[0]
         execution = _Execution(run_id, recovered=root not in self._own)
         task = asyncio.current_task()
-        if task is not None:
+        if task is not None and task not in self._executing:
             self._executing.add(task)
+            task.add_done_callback(self._executing.discard)
         try:
             return dict(await self._execute(execution, given))
         except Exception as error:
             await self._crashed(run_id, given, error)
             raise
         finally:
-            if task is not None:
-                self._executing.discard(task)
             if root == run_id:
                 self._own.discard(run_id)
             await execution.close()

@@ -113,8 +113,9 @@ def test_a_run_survives_being_killed_at_every_kind_of_moment(tmp_path: Path) -> 
     assert sum(count - 1 for count in worked.values()) <= 2 * len(MOMENTS)
     assert [line["task"] for line in lines if line["kind"] == "reattached"] == ["task-of-keeper"]
 
-    states = rows(tmp_path / "engine.db", "SELECT status, count(*) FROM workflow_status GROUP BY 1")
-    assert [status for status, _ in states] == ["SUCCESS"]
+    # The program ends with the final event; the engine may then not have noted the end of the run itself.
+    states = rows(tmp_path / "engine.db", "SELECT workflow_uuid FROM workflow_status WHERE status != 'SUCCESS'")
+    assert {workflow for (workflow,) in states} <= {ended["run"]}
     events = rows(tmp_path / "interhub.db", "SELECT seq, step, attempt, kind, n FROM events ORDER BY seq")
     assert [event[0] for event in events] == list(range(1, len(events) + 1))
     assert max(Counter(event[1:] for event in events).values()) == 1
