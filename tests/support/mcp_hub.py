@@ -48,7 +48,7 @@ class SmallHub:
             adapter=adapter,
             card=described,
             endpoint=endpoint,
-            digest=f"sha256:{hash(described.capabilities)}" if card else "sha256:0",
+            digest=f"sha256:{hash(repr(described.capabilities))}",
             created_at=now,
             updated_at=now,
         )
@@ -56,6 +56,11 @@ class SmallHub:
         for listener in self._listeners:
             listener(agent.tenant)
         return agent
+
+    def remove(self, agent_id: str) -> None:
+        agent = self.agents.pop(agent_id)
+        for listener in self._listeners:
+            listener(agent.tenant)
 
     async def agent(self, principal: Principal, agent_id: str) -> Agent:
         try:
