@@ -14,6 +14,8 @@ from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from .late import IMPORTING
+
 log = structlog.get_logger()
 
 Faces = AbstractAsyncContextManager[ASGIApp]
@@ -46,7 +48,7 @@ class LateFaces:
     async def _own(self, leaving: anyio.Event) -> None:
         # One task enters and leaves the faces' contexts: they hold task groups.
         try:
-            faces = await to_thread.run_sync(self._load)
+            faces = await to_thread.run_sync(self._import)
             async with faces as app:
                 self._app = app
                 self._settled.set()
@@ -56,6 +58,10 @@ class LateFaces:
         finally:
             self._app = None
             self._settled.set()
+
+    def _import(self) -> Faces:
+        with IMPORTING:
+            return self._load()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request, once there is what serves it."""

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from threading import Lock
+from threading import RLock
 from typing import Generic, TypeVar
 
 import anyio
@@ -13,19 +13,22 @@ from interhub.agent_cards import AgentCard, Endpoint
 
 T = TypeVar("T")
 
+IMPORTING = RLock()
+"""Held by whoever imports an SDK. Where two threads import packages that import each other in a circle (as `mcp` does),
+Python breaks the deadlock by showing one of them a module that is half made, and its import fails."""
+
 
 class Late(Generic[T]):
     """A value made once, when it is first asked for, by whichever thread asks first."""
 
     def __init__(self, make: Callable[[], T]) -> None:
         self._make = make
-        self._lock = Lock()
         self._made: list[T] = []
 
     def value(self) -> T:
         """Return the value; the first caller makes it, and those who come meanwhile wait."""
         if not self._made:
-            with self._lock:
+            with IMPORTING:
                 if not self._made:
                     self._made.append(self._make())
         return self._made[0]
