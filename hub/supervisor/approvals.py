@@ -2,11 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import cast
 
 import sqlalchemy as sa
-from jsonschema import Draft202012Validator
-from referencing import Registry as References
 from sqlalchemy import Connection
 
 from interhub.adapters import DataPart, text_of
@@ -21,6 +18,7 @@ from .envelope import mapping, text
 from .journal import Fact, Journal
 from .records import QuestionRecord
 from .run import Answer, EventKind
+from .schema import problems_of
 
 
 class Approvals:
@@ -126,8 +124,6 @@ def _fitted(answer: Answer, record: QuestionRecord) -> Answer:
     if data is None:
         names = ", ".join(mapping(schema.get("properties")))
         raise BadRequest("this question wants a form filled in, not words", f"answer with data: {names or schema}")
-    validator = Draft202012Validator(cast("dict[str, object]", schema), registry=References())
-    problems = [error.message for error in validator.iter_errors(data)]
-    if problems:
+    if problems := problems_of(data, schema):
         raise BadRequest(f"the answer does not fit the question: {'; '.join(problems[:3])}")
     return answer

@@ -1,13 +1,11 @@
 """A capability's arguments out of what there is: a goal in words, data that goes with it, arguments given outright."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
-
-from jsonschema import Draft202012Validator
-from referencing import Registry as References
 
 from interhub.agent_cards import Capability, Json, JsonObject, Kind
 from interhub.hub.errors import BadRequest
+
+from .schema import problems_of
 
 
 def arguments_for(capability: Capability, *, text: str, data: Json, given: JsonObject | None) -> dict[str, Json]:
@@ -28,13 +26,7 @@ def arguments_for(capability: Capability, *, text: str, data: Json, given: JsonO
     arguments = fields if fields.keys() <= properties.keys() or not properties else {}
     if text and (slot := text_slot(capability.input_schema, arguments)):
         arguments[slot] = text
-    problems = [
-        error.message
-        for error in Draft202012Validator(
-            cast("dict[str, Any]", capability.input_schema), registry=References()
-        ).iter_errors(arguments)
-    ]
-    if problems:
+    if problems := problems_of(arguments, capability.input_schema):
         raise BadRequest(
             f"{capability.name} cannot be called with words alone: {problems[0]}",
             f"give its arguments: {', '.join(properties) or 'none'}",

@@ -37,7 +37,7 @@ from interhub.adapters import (
     text_of,
 )
 from interhub.adapters.content import artifact_to_json, part_to_json
-from interhub.agent_cards import Binding, Capability, Json, JsonObject, Kind
+from interhub.agent_cards import Binding, Capability, Json, JsonObject, Kind, empty_object
 from interhub.hub.dispatch import Dispatcher
 from interhub.hub.errors import INTERNAL, BudgetExceeded, CapabilityNotFound, NotAllowed, problem_of
 from interhub.hub.policy import Allow, Ask, Deny
@@ -389,7 +389,7 @@ class Delegator:
             arguments = arguments_for(capability, text=order.text, data=order.data, given=order.arguments)
         if kind is Kind.SKILL and order.arguments is None:
             parts = order.message.parts if order.message is not None else order.parts
-            metadata = order.message.metadata if order.message is not None else {}
+            metadata = order.message.metadata if order.message is not None else empty_object()
             message = Message(
                 role=Role.USER, parts=parts, message_id=key, context_id=order.context_id, metadata=metadata
             )

@@ -21,7 +21,7 @@ from dbos import (
     SetWorkflowID,
     StepOptions,
 )
-from dbos import _serialization as dbos_serialization
+from dbos import _serialization as dbos_serialization  # pyright: ignore[reportPrivateUsage] -- see _refuse_pickle
 from dbos import error as dbos_error
 
 from interhub.agent_cards import Json, JsonObject
@@ -88,7 +88,7 @@ class _Execution:
             return await body()
 
         options = StepOptions(name=name, preemptible=True)
-        return cast("Json", await DBOS.run_step_async(options, run))
+        return await DBOS.run_step_async(options, run)
 
     async def begin_step(self, name: str, body: Body) -> Branch:
         return await self._begin(self.step(name, body))

@@ -260,7 +260,7 @@ class SupervisedConnection:
 
     async def call(self, call: Call, report: Report) -> Outcome:
         """Submit a run, or go on with the one that the call became before, until it has ended or asks something."""
-        state = mapping(call.resume.state) if call.resume is not None else {}
+        state = mapping(call.resume.state if call.resume is not None else None)
         run_id = text(state, "run") or call.remote_task
         try:
             if run_id:

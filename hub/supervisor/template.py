@@ -3,7 +3,7 @@
 A template that is exactly one expression, `{{ steps.look.data }}`, gives the value itself; any other gives text.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sized
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import lru_cache
@@ -84,7 +84,7 @@ class _Environment(ImmutableSandboxedEnvironment):
         elif operator != "+":
             raise SecurityError(f"{operator} is for numbers only, in a template")
         elif isinstance(left, str | list) and isinstance(right, str | list):
-            _check_size(len(left) + len(right))
+            _check_size(len(cast("Sized", left)) + len(cast("Sized", right)))
         return super().call_binop(context, operator, left, right)
 
     def is_safe_callable(self, obj: Any) -> bool:
@@ -141,13 +141,8 @@ def _environment() -> _Environment:
         environment.filters.pop(name, None)
     for name in _BANNED_GLOBALS:
         environment.globals.pop(name, None)
-    environment.filters |= {
-        "bounded": _bounded,
-        "concat": _concat,
-        "join": _join,
-        "replace": _replace,
-        "tojson": _json,
-    }
+    filters: dict[str, Any] = environment.filters
+    filters |= {"bounded": _bounded, "concat": _concat, "join": _join, "replace": _replace, "tojson": _json}
     return environment
 
 
@@ -164,17 +159,18 @@ def references(template: str) -> tuple[Reference, ...]:
     known = _names_bound_inside(tree)
     found: list[Reference] = []
     seen: set[int] = set()
-    for node in [*tree.find_all(nodes.Getattr), *tree.find_all(nodes.Getitem)]:
+    lookups: list[nodes.Getattr | nodes.Getitem] = [*tree.find_all(nodes.Getattr), *tree.find_all(nodes.Getitem)]
+    for node in lookups:
         inner = node.node
         if isinstance(inner, nodes.Name) and inner.name in _ROOTS:
             seen.add(id(inner))
             found.append(Reference(inner.name, _constant_name(node), node.lineno))
-    for node in tree.find_all(nodes.Name):
-        if node.ctx != "load" or id(node) in seen or node.name in known or node.name in _ENVIRONMENT.globals:
+    for name in tree.find_all(nodes.Name):
+        if name.ctx != "load" or id(name) in seen or name.name in known or name.name in _ENVIRONMENT.globals:
             continue
-        if node.name not in _ROOTS:
-            raise TemplateFailed(f"{node.name!r} is not known; a template sees inputs, goal and steps", node.lineno)
-        found.append(Reference(node.name, "", node.lineno))
+        if name.name not in _ROOTS:
+            raise TemplateFailed(f"{name.name!r} is not known; a template sees inputs, goal and steps", name.lineno)
+        found.append(Reference(name.name, "", name.lineno))
     return tuple(found)
 
 

@@ -12,11 +12,8 @@ from difflib import get_close_matches
 from typing import Any, TypeAlias, cast
 
 import yaml
-from jsonschema import Draft202012Validator
-from jsonschema.exceptions import SchemaError
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
-from referencing import Registry as References
 
 from interhub.agent_cards import Json, JsonObject
 from interhub.hub.errors import BadRequest, Mistake, PlanInvalid
@@ -39,6 +36,7 @@ from .model import (
     input_schema,
     walk,
 )
+from .schema import problems_of, schema_problem
 from .template import TemplateFailed, references
 
 MAX_FILE_BYTES = 256 * 1024
@@ -138,8 +136,7 @@ def check_inputs(plan: Plan, inputs: JsonObject, *, source: str = "the inputs") 
         for name, one in properties.items():
             if isinstance(one, Mapping) and "default" in one:
                 filled.setdefault(name, one["default"])
-    problems = [_say(error) for error in _validator(schema).iter_errors(filled)]
-    if problems:
+    if problems := problems_of(filled, schema):
         names = ", ".join(properties) if isinstance(properties, Mapping) and properties else "nothing"
         raise BadRequest(f"{source} do not fit: {'; '.join(problems[:5])}", f"the workflow takes {names}")
     return filled
@@ -167,16 +164,6 @@ def label(value: Json, path: Path) -> str:
         words.append(named if isinstance(named, str) and named else str(part))
         here = below
     return ".".join(words)
-
-
-def _say(error: Any) -> str:
-    where = ".".join(str(part) for part in error.absolute_path)
-    return f"{where}: {error.message}" if where else str(error.message)
-
-
-def _validator(schema: JsonObject) -> Draft202012Validator:
-    # A registry with nothing in it: no `$ref` leaves the process.
-    return Draft202012Validator(cast("dict[str, Any]", schema), registry=References())
 
 
 # The file's own syntax
@@ -233,7 +220,7 @@ def _as_object(value: Json, source: str) -> dict[str, Json]:
     if not isinstance(value, dict):
         what = "empty" if value is None else f"a {type(value).__name__}"
         raise PlanInvalid(source, [Mistake(source, f"a workflow is a mapping with name and steps; this is {what}")])
-    return cast("dict[str, Json]", value)
+    return value
 
 
 class _YamlReader:
@@ -381,11 +368,8 @@ def _all_steps(plan: Plan) -> Iterator[Step]:
 
 def _plan_mistakes(plan: Plan, prefix: str, agents: Mapping[str, Agent] | None) -> Iterator[Mistake]:
     schema = input_schema(plan)
-    try:
-        Draft202012Validator.check_schema(schema)
-    except SchemaError as error:
-        where = ".".join(str(part) for part in error.absolute_path)
-        yield Mistake(_at(prefix, "inputs"), f"not a JSON Schema{f' at {where}' if where else ''}: {error.message}")
+    if problem := schema_problem(schema):
+        yield Mistake(_at(prefix, "inputs"), problem)
     ids: dict[str, int] = {}
     for step in walk(plan.steps):
         if step.id:

@@ -7,6 +7,7 @@ import pytest
 
 from interhub.adapters import Call, DataPart, InputRequired, Outcome, Report, TextPart, text_of
 from interhub.adapters.testing import ScriptedAgent, answer, question, refused
+from interhub.agent_cards import JsonObject
 from interhub.hub.errors import BadRequest, QuestionNotFound
 from interhub.hub.policy import Allow, Ask, Decision, Deny
 from interhub.hub.supervisor.engine import DbosEngine
@@ -16,7 +17,7 @@ from tests.support.supervised import ALICE, BOB, World, echo, supervised
 
 pytestmark = pytest.mark.anyio
 
-FORM = {"type": "object", "properties": {"colour": {"type": "string"}}, "required": ["colour"]}
+FORM: JsonObject = {"type": "object", "properties": {"colour": {"type": "string"}}, "required": ["colour"]}
 
 
 def say(text: str, *, accepted: bool = True) -> Answer:
@@ -212,10 +213,8 @@ async def test_open_questions_close_when_the_run_is_cancelled_or_fails(tmp_path:
         run = await world.done(run)
         go.set()
         with anyio.fail_after(10):
-            async for event in world.supervisor.watch(ALICE, run.id):
-                last = event
-        assert last.kind is EventKind.RUN_FAILED
-        kinds = [event.kind for event in await world.supervisor.events(ALICE, run.id)]
+            kinds = [event.kind async for event in world.supervisor.watch(ALICE, run.id)]
+        assert kinds[-1] is EventKind.RUN_FAILED
         assert kinds.count(EventKind.QUESTION_CLOSED) == 1
 
 

@@ -19,7 +19,7 @@ from interhub.adapters import (
     text_of,
 )
 from interhub.adapters.testing import ScriptedAgent, Turn, answer, asked, refused
-from interhub.agent_cards import Capability, Kind
+from interhub.agent_cards import Capability, JsonObject, Kind
 from interhub.hub.errors import BadRequest, PlanInvalid, RunEnded, RunNotFound
 from interhub.hub.supervisor.engine import DbosEngine
 from interhub.hub.supervisor.run import Event, EventKind, Run, RunState
@@ -169,7 +169,7 @@ async def test_a_goal_alone_goes_to_whoever_can_do_it_best(tmp_path: Path, engin
 async def test_a_tool_is_called_with_the_goals_words_where_it_has_one_text_input(
     tmp_path: Path, engine: DbosEngine
 ) -> None:
-    schema = {"type": "object", "properties": {"query": {"type": "string"}}, "required": ["query"]}
+    schema: JsonObject = {"type": "object", "properties": {"query": {"type": "string"}}, "required": ["query"]}
     tool = Capability(name="search", kind=Kind.TOOL, description="search the library for books", input_schema=schema)
     library = ScriptedAgent("library", capabilities=[tool]).on("search", answer("Moby-Dick"), kind=Kind.TOOL)
     async with supervised(tmp_path, library, engine=engine) as world:
