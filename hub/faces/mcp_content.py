@@ -20,11 +20,21 @@ from interhub.agent_cards import Json, JsonObject
 RESERVED = "io.modelcontextprotocol/"
 """Prefix of the `_meta` keys that belong to each hop, and are not passed on."""
 
+ANY_KINDS: Sequence[Json] = [
+    {"type": "object", "additionalProperties": True},
+    {"type": "array", "items": {"type": ["object", "array", "string", "number", "boolean", "null"]}},
+    {"type": "string"},
+    {"type": "number"},
+    {"type": "boolean"},
+    {"type": "null"},
+]
+"""Any JSON, spelled out: some models' providers refuse a schema that says nothing."""
+
 SKILL_OUTPUT_SCHEMA: JsonObject = {
     "type": "object",
     "properties": {
         "answer": {"type": "string", "description": "The answer in words."},
-        "data": {"description": "The answer's structured data, where the agent gave any."},
+        "data": {"description": "The answer's structured data, where the agent gave any.", "anyOf": ANY_KINDS},
         "artifacts": {
             "type": "array",
             "description": "What the agent made. Binary ones are in the result's content.",
@@ -35,7 +45,7 @@ SKILL_OUTPUT_SCHEMA: JsonObject = {
                     "name": {"type": "string"},
                     "description": {"type": "string"},
                     "text": {"type": "string"},
-                    "data": {},
+                    "data": {"anyOf": ANY_KINDS},
                     "files": {
                         "type": "array",
                         "items": {

@@ -4,7 +4,7 @@ import mcp_types as types
 
 from interhub.agent_cards import Json
 
-from .mcp_content import SKILL_OUTPUT_SCHEMA
+from .mcp_content import ANY_KINDS, SKILL_OUTPUT_SCHEMA
 from .mcp_runs import RUN_SCHEMA
 
 DELEGATE = "delegate"
@@ -48,7 +48,7 @@ _DELEGATE_IN: dict[str, Json] = {
         },
         "workflow": {
             "description": "A workflow to run: the id of a registered one, or a definition (object, or YAML text).",
-            "type": ["string", "object"],
+            "anyOf": [{"type": "string"}, {"type": "object"}],
         },
         "inputs": {"type": "object", "description": "The workflow's inputs by name."},
         "context_id": {
@@ -173,7 +173,10 @@ def own_tools(*, wait_s: float) -> tuple[types.Tool, ...]:
                         "description": "Which question; may be left out when one is open.",
                     },
                     "answer": {"type": "string", "description": "The user's answer in words."},
-                    "data": {"description": "The user's answer as data, by the question's schema."},
+                    "data": {
+                        "description": "The user's answer as data, by the question's schema.",
+                        "anyOf": ANY_KINDS,
+                    },
                     "accept": {
                         "type": "boolean",
                         "default": True,

@@ -9,7 +9,7 @@ from interhub.adapters import Artifact, RawPart, UrlPart, text_of
 from interhub.agent_cards import Json, JsonObject
 from interhub.hub.supervisor.run import Event, EventKind, Question, Run, RunState, StepView
 
-from .mcp_content import artifact_view, content_of, data_of, json_text
+from .mcp_content import ANY_KINDS, artifact_view, content_of, data_of, json_text
 from .mcp_questions import question_text
 
 MAX_EMBEDDED_BYTES = 512 * 1024
@@ -24,7 +24,7 @@ RUN_SCHEMA: JsonObject = {
         "state": {"type": "string", "enum": _STATES},
         "context_id": {"type": "string", "description": "Pass it to the next delegate to continue the conversation."},
         "answer": {"type": "string", "description": "The result in words, once completed."},
-        "data": {"description": "The result's structured data, where there is any."},
+        "data": {"description": "The result's structured data, where there is any.", "anyOf": ANY_KINDS},
         "artifacts": {
             "type": "array",
             "description": "What was made. Binary files are in the result's content where they are small.",

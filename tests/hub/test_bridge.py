@@ -24,11 +24,11 @@ from tests.support.mcp_site import OWN, McpSite, Person, client, fields, mcp_sit
 pytestmark = pytest.mark.anyio
 
 ANN = Principal(subject="ann")
-META = {
+META: dict[str, Any] = {
     "io.modelcontextprotocol/protocolVersion": "2026-07-28",
     "io.modelcontextprotocol/clientCapabilities": {},
 }
-INITIALIZE = {
+INITIALIZE: dict[str, Any] = {
     "jsonrpc": "2.0",
     "id": 0,
     "method": "initialize",
@@ -38,7 +38,7 @@ INITIALIZE = {
         "clientInfo": {"name": "host", "version": "1"},
     },
 }
-INITIALIZED = {"jsonrpc": "2.0", "method": "notifications/initialized"}
+INITIALIZED: dict[str, Any] = {"jsonrpc": "2.0", "method": "notifications/initialized"}
 PROGRAM = """
 import sys, anyio
 from interhub.hub.bridge import stdio_bridge
