@@ -66,6 +66,8 @@ def read(given: Given) -> Read:
         raise BadRequest("nothing to add was given", "see `interhub agents add --help` for the forms")
     if re.match(r"https?://", source, re.IGNORECASE):
         _refuse(given, "a URL", "env", "framework", "requirements")
+        if given.protocol not in ("", "a2a", "mcp"):
+            raise BadRequest(f"--protocol is a2a or mcp, not {given.protocol!r}")
         body = {"kind": "url", "url": source, "headers": dict(given.headers), "protocol": given.protocol}
         return Read(wanted=(Wanted(title=source, body={**common, **body}),))
     found = _OBJECT.fullmatch(source)
