@@ -128,7 +128,7 @@ class WorkerAdapter:
             ProtocolViolation: the process prints garbage on its wire.
         """
         options = _options(endpoint)
-        program = await self._program(endpoint, options, Path(options.target.rpartition(":")[0]).stem or options.target)
+        program = await self._program(endpoint, options, Path(_split(options.target)[0]).stem)
         async with Processes(program, most=1) as processes:
             worker = await processes.open()
             return _card(worker.card, endpoint, options)
@@ -299,11 +299,14 @@ def _options(endpoint: Endpoint) -> WorkerOptions:
         raise BadEndpoint(where, said, f"frameworks: {', '.join(FRAMEWORKS)}") from error
 
 
+def _split(target: str) -> tuple[str, str]:
+    place, colon, attr = target.rpartition(":")
+    return (place, attr) if colon and not attr.endswith(".py") else (target, "")
+
+
 def _target(target: str, cwd: Path) -> str:
     """Make a file's path absolute, and see that it is there."""
-    place, colon, attr = target.rpartition(":")
-    if not colon or attr.endswith(".py"):
-        place, attr = target, ""
+    place, attr = _split(target)
     if not place.endswith(".py") and os.sep not in place:
         return target
     path = (cwd / Path(place).expanduser()).resolve()

@@ -79,6 +79,7 @@ class WorkerProcess:
         self._process = process
         self._why_ended: AdapterError | None = None
         self._reaped = False
+        self._log_ended = anyio.Event()
         self._pending: dict[int, MemoryObjectSendStream[JsonObject]] = {}
         self._next_id = 0
         self._write_lock = anyio.Lock()
@@ -143,9 +144,10 @@ class WorkerProcess:
 
     async def kill(self, why: AdapterError | None = None) -> None:
         """End the process and its group: SIGTERM, then SIGKILL. Returns when it is gone."""
-        self._why_ended = self._why_ended or why
-        self.killed = self.killed or why is not None
-        self.ended.set()
+        if not self.ended.is_set():  # else it has ended by itself, which is the better reason
+            self._why_ended = self._why_ended or why
+            self.killed = True
+            self.ended.set()
         if self._reaped:
             return  # its group's number may be another's by now
         with anyio.CancelScope(shield=True):
@@ -186,6 +188,8 @@ class WorkerProcess:
             self.ended.set()
             with anyio.CancelScope(shield=True):
                 await self.kill()
+                with anyio.move_on_after(0.5):  # its last words may still be on their way
+                    await self._log_ended.wait()
                 for waiting in list(self._pending.values()):
                     waiting.close()
 
@@ -207,6 +211,7 @@ class WorkerProcess:
             pass
         finally:
             self._print(left, to_log=file is None)
+            self._log_ended.set()
             if file is not None:
                 file.close()
 

@@ -15,14 +15,18 @@ class Unusable(Exception):
     """The target is not an agent of this framework; says why, and what would be."""
 
 
+def split_target(target: str) -> tuple[str, str]:
+    """Return the file or module, and the name in it, which may be missing."""
+    place, colon, attr = target.rpartition(":")
+    return (place, attr) if colon and not attr.endswith(".py") else (target, "")
+
+
 def import_target(target: str) -> tuple[ModuleType, str]:
     """Import `/path/file.py:attr` or `module:attr`; return the module and the attribute's name, empty when not given.
 
     The file's folder is put on the path first, so that what lies beside it can be imported.
     """
-    place, colon, attr = target.rpartition(":")
-    if not colon or attr.endswith(".py"):
-        place, attr = target, ""
+    place, attr = split_target(target)
     if not place.endswith(".py"):
         sys.path.insert(0, os.getcwd())
         return importlib.import_module(place), attr
@@ -66,6 +70,6 @@ def place_of(error: BaseException, target: str) -> str:
     if isinstance(error, SyntaxError) and error.filename:
         return f" ({error.filename}, line {error.lineno})"
     frames = traceback.extract_tb(error.__traceback__)
-    folder = str(Path(target.rpartition(":")[0] or ".").parent)
+    folder = str(Path(split_target(target)[0]).parent)
     own = [frame for frame in frames if frame.filename.startswith(folder) and "site-packages" not in frame.filename]
     return f" ({own[-1].filename}, line {own[-1].lineno}: {own[-1].line})" if own else ""

@@ -103,13 +103,16 @@ class Wire:
 
     def serve(self) -> None:
         """Serve until the hub closes the wire; then end this process and all it started."""
-        asyncio.run(self._serve())
-
-    async def _serve(self) -> None:
-        loop = asyncio.get_running_loop()
+        loop = asyncio.new_event_loop()
+        asyncio.set_event_loop(loop)
         loop.set_default_executor(_Tracking(max_workers=64, thread_name_prefix="work"))
         threading.Thread(target=self._read, args=(loop,), daemon=True, name="wire").start()
-        await asyncio.Event().wait()
+        while True:
+            try:
+                loop.run_forever()
+            except SystemExit:
+                # asyncio lets it out of the loop besides handing it to who awaits, who makes it a task's failure.
+                continue
 
     def _read(self, loop: asyncio.AbstractEventLoop) -> None:
         with os.fdopen(self._in, "rb") as lines:

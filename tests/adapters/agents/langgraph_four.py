@@ -50,8 +50,4 @@ async def work(state: State, config: RunnableConfig) -> State:
             return {"answer": f"answered {said}"}
 
 
-def crash(state: State) -> State:
-    os._exit(3)
-
-
 graph = StateGraph(State).add_node("work", work).add_edge(START, "work").add_edge("work", END).compile()

@@ -1,0 +1,92 @@
+"""The environments of workers."""
+
+import os
+import sys
+from pathlib import Path
+
+import anyio
+import pytest
+
+from interhub.adapters import BadEndpoint, RemoteUnavailable
+from interhub.adapters.worker import FRAMEWORKS, Environment, Environments
+
+pytestmark = pytest.mark.anyio
+
+NOTHING = dict.fromkeys(FRAMEWORKS, "# nothing\n")
+
+
+async def test_an_environment_is_built_once_and_found_in_milliseconds(tmp_path: Path) -> None:
+    environments = Environments(tmp_path, locks=NOTHING)
+    said: list[str] = []
+
+    async def say(line: str) -> None:
+        said.append(line)
+
+    built = await environments.ensure("langgraph", say=say)
+    assert built.python.exists()
+    assert built.interpreter.startswith(f"{sys.version_info.major}.{sys.version_info.minor}.")
+    assert said[0] == "building the environment for langgraph agents"
+    said.clear()
+    assert await environments.ensure("langgraph", say=say) == built
+    assert said == []
+    assert environments.list() == [built]
+
+
+async def test_two_who_want_the_same_build_it_once(tmp_path: Path) -> None:
+    said: list[str] = []
+    found: list[Environment] = []
+
+    async def say(line: str) -> None:
+        said.append(line)
+
+    async def want() -> None:
+        found.append(await Environments(tmp_path, locks=NOTHING).ensure("crewai", say=say))
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(want)
+        tasks.start_soon(want)
+    assert found[0] == found[1]
+    assert said.count("building the environment for crewai agents") == 1
+    assert said.count("another process is building it; waiting") == 1
+
+
+async def test_half_an_environment_is_not_taken_for_one(tmp_path: Path) -> None:
+    environments = Environments(tmp_path, locks=NOTHING)
+    built = await environments.ensure("langgraph")
+    (built.path / "interhub-environment.json").unlink()
+    assert environments.list() == []
+    assert (await environments.ensure("langgraph")).path == built.path
+    assert not [name for name in os.listdir(tmp_path) if name.endswith(".building")]
+
+
+async def test_another_lock_is_another_environment_and_the_old_one_is_not_current(tmp_path: Path) -> None:
+    old = await Environments(tmp_path, locks=NOTHING).ensure("langgraph")
+    newer = Environments(tmp_path, locks={**NOTHING, "langgraph": "# something else\n"})
+    new = await newer.ensure("langgraph")
+    assert new.path != old.path
+    assert {(one.path, one.current) for one in newer.list()} == {(old.path, False), (new.path, True)}
+
+
+async def test_what_cannot_be_built_is_said_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    environments = Environments(tmp_path, locks=NOTHING)
+    with pytest.raises(BadEndpoint, match="no shim for this framework; choose one of: langgraph, crewai"):
+        await environments.ensure("fortran")
+    with pytest.raises(BadEndpoint, match="requirements cannot be read: No such file"):
+        await environments.ensure("crewai", requirements=tmp_path / "none.txt")
+    with pytest.raises(BadEndpoint, match="name an installed Python"):
+        await environments.ensure("crewai", python="/no/such/python3.11")
+    monkeypatch.setenv("UV_DEFAULT_INDEX", "http://127.0.0.1:9/simple")
+    monkeypatch.setenv("UV_HTTP_RETRIES", "0")
+    monkeypatch.setenv("UV_NO_CONFIG", "1")
+    monkeypatch.setenv("UV_NO_CACHE", "1")
+    unreachable = Environments(tmp_path, locks={"crewai": f"anyio==4.0.0 --hash=sha256:{'0' * 64}\n"})
+    with pytest.raises(RemoteUnavailable, match="the package index cannot be reached") as raised:
+        await unreachable.ensure("crewai")
+    assert "\n" not in str(raised.value)
+    assert environments.list() == []
+
+
+async def test_a_folder_that_cannot_be_written_is_said_so(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(RemoteUnavailable, match="Not a directory"):
+        await Environments(tmp_path / "file" / "workers", locks=NOTHING).ensure("crewai")
