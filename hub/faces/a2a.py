@@ -14,6 +14,7 @@ from interhub.hub.service import Hub
 
 from .a2a_cards import Cards, asked_version
 from .a2a_handler import Caller, HubHandler
+from .a2a_rest03 import old_rest_routes
 from .http import CARD_PATH, principal_of
 
 HUB_PATH = "/a2a"
@@ -39,7 +40,7 @@ def a2a_routes(hub: Hub, *, public_agents: bool = True) -> list[BaseRoute]:
         # With and without a slash at the end: httpx appends one to a base URL, and the A2A TCK does so.
         for address in (path, f"{path}/"):
             routes += create_jsonrpc_routes(handler, address, contexts, enable_v0_3_compat=True)
-        rest = create_rest_routes(handler, contexts, enable_v0_3_compat=True)
+        rest = [*old_rest_routes(handler, contexts), *create_rest_routes(handler, contexts)]
         # The SDK ends its list with a Mount for any first segment as tenant, which would take every path after it; our
         # interfaces name no tenant, the key does.
         routes.append(Mount(f"{path}/rest", routes=[route for route in rest if isinstance(route, Route)]))

@@ -537,3 +537,29 @@ async def test_0_3_sends_asks_answers_and_cancels(site: Site) -> None:
     held = (await old(site, "message/send", {**old_message("hold"), "configuration": {"blocking": False}}))["result"]
     assert (await old(site, "tasks/cancel", {"id": held["id"]}))["result"]["status"]["state"] == "canceled"
     assert (await old(site, "tasks/get", {"id": "nope"}))["error"]["code"] == -32001
+
+
+async def test_0_3_over_rest_says_errors_with_its_codes_and_streams_that_cannot_begin_too(site: Site) -> None:
+    ended = await send(site, "echo x")
+    cases = [
+        ("GET", "/a2a/rest/v1/tasks/nope", 404, -32001),
+        ("POST", f"/a2a/rest/v1/tasks/{ended['id']}:cancel", 400, -32002),
+        ("POST", "/a2a/rest/v1/tasks/nope:subscribe", 404, -32001),
+        ("POST", f"/a2a/rest/v1/tasks/{ended['id']}:subscribe", 400, -32004),
+    ]
+    for method, path, status, code in cases:
+        answer = await site.client.request(method, path)
+        assert (answer.status_code, answer.json()["code"]) == (status, code), path
+    for content in (b"{", b'{"message": 5}', b"{}"):
+        answer = await site.client.post("/a2a/rest/v1/message:send", content=content)
+        assert answer.status_code == 400
+        assert answer.json()["code"] in (-32600, -32602)
+
+
+async def test_0_3_over_rest_streams(site: Site) -> None:
+    body = {"message": {"messageId": "m1", "role": "ROLE_USER", "content": [{"text": "count 2"}]}}
+    answer = await site.client.post("/a2a/rest/v1/message:stream", json=body)
+    events = [orjson.loads(line[6:]) for line in answer.text.splitlines() if line.startswith("data: ")]
+    assert "task" in events[0]
+    assert events[-1]["statusUpdate"]["status"]["state"] == "TASK_STATE_COMPLETED"
+    assert events[-1]["statusUpdate"]["final"] is True
