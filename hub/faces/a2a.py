@@ -1,14 +1,18 @@
 """The A2A face: the hub and every agent behind it as A2A agents, versions 1.0 and 0.3, over JSON-RPC and HTTP+JSON."""
 
 import re
+from collections.abc import Awaitable, Callable
 
+import orjson
 from a2a.extensions.common import HTTP_EXTENSION_HEADER, get_requested_extensions
 from a2a.server.context import ServerCallContext
 from a2a.server.routes import create_jsonrpc_routes, create_rest_routes
 from a2a.server.routes.common import ServerCallContextBuilder
 from a2a.utils.errors import VersionNotSupportedError
 from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
+from starlette.types import Receive, Scope, Send
 
 from interhub.hub.service import Hub
 
@@ -39,12 +43,30 @@ def a2a_routes(hub: Hub, *, public_agents: bool = True) -> list[BaseRoute]:
         routes += [Route(base + CARD_PATH, cards.serve, methods=["GET"]) for base in (home, path)]
         # With and without a slash at the end: httpx appends one to a base URL, and the A2A TCK does so.
         for address in (path, f"{path}/"):
-            routes += create_jsonrpc_routes(handler, address, contexts, enable_v0_3_compat=True)
+            (route,) = create_jsonrpc_routes(handler, address, contexts, enable_v0_3_compat=True)
+            routes.append(Route(address, _Strict(route.endpoint), methods=["POST"]))
         rest = [*old_rest_routes(handler, contexts), *create_rest_routes(handler, contexts)]
         # The SDK ends its list with a Mount for any first segment as tenant, which would take every path after it; our
         # interfaces name no tenant, the key does.
         routes.append(Mount(f"{path}/rest", routes=[route for route in rest if isinstance(route, Route)]))
     return routes
+
+
+class _Strict:
+    """Refuses what is not JSON, or too deep, as such: to the SDK half of that is an internal error, with its text."""
+
+    def __init__(self, endpoint: Callable[[Request], Awaitable[Response]]) -> None:
+        self._endpoint = endpoint
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive)
+        try:
+            orjson.loads(await request.body())
+            response = await self._endpoint(request)
+        except orjson.JSONDecodeError as error:
+            said = {"code": -32700, "message": f"the request is not JSON: {error}"}
+            response = JSONResponse({"jsonrpc": "2.0", "id": None, "error": said})
+        await response(scope, receive, send)
 
 
 class _Contexts(ServerCallContextBuilder):

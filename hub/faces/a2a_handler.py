@@ -45,6 +45,7 @@ from .a2a_task import (
     artifacts_of,
     final_update,
     history_of,
+    is_answer,
     run_state_of,
     task_of,
     update_of,
@@ -239,8 +240,10 @@ class HubHandler(RequestHandler):
             raise InvalidParamsError(f"context {message.context_id!r} is not that of task {run.id}")
         if message.message_id == run.goal.message_id:
             return run
+        if any(is_answer(event, message.message_id) for event in await self._events(principal, run)):
+            return run  # sent again, because the first answer to it was lost
         if run.state.interrupted:
-            answer = Answer(parts=message.parts, accepted=not declined, by=principal)
+            answer = Answer(parts=message.parts, accepted=not declined, message_id=message.message_id, by=principal)
             return await self._hub.answer(run.id, answer, question_id=question_id)
         if run.state.ended:
             what = f"task {run.id} has ended ({run.state.value}) and takes no more messages"
@@ -265,8 +268,18 @@ class HubHandler(RequestHandler):
         config = cast(HistoryLengthConfig, asked) if asked is not None else None
         if config is not None and config.HasField("history_length") and config.history_length == 0:
             return task_of(run)
-        events = await self._hub.events(_principal(context), run.id)
+        events = await self._events(_principal(context), run)
         return apply_history_length(task_of(run, history=history_of(run, events)), config)
+
+    async def _events(self, principal: Principal, run: Run) -> list[Event]:
+        """Return what has happened in a run up to the state given."""
+        events: list[Event] = []
+        while len(events) < run.generation:
+            more = await self._hub.events(principal, run.id, after=len(events), limit=_EVENTS)
+            if not more:
+                break
+            events += more
+        return events
 
     async def _follow(self, principal: Principal, run: Run) -> AsyncGenerator[StreamEvent]:
         """Yield what happens after a run was as given, until it has ended or asks."""
@@ -341,6 +354,7 @@ class HubHandler(RequestHandler):
 
 _CHUNK = 200
 _COUNTED = 1000
+_EVENTS = 1000
 
 
 async def _generator(events: AsyncIterator[Event]) -> AsyncGenerator[Event]:

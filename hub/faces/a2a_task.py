@@ -154,6 +154,11 @@ def update_of(run: Run, event: Event, agent_id: str) -> a2a.TaskStatusUpdateEven
     )
 
 
+def is_answer(event: Event, message_id: str) -> bool:
+    """Return whether an event says that a message was taken as the answer to a question."""
+    return event.kind is EventKind.QUESTION_ANSWERED and _text(event.payload, "message_id") == message_id
+
+
 def agent_of(event: Event) -> str:
     """Return the agent that an event names; empty for none."""
     return _text(event.payload, "agent")

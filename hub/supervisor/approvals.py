@@ -49,6 +49,7 @@ class Approvals:
             "accepted": answer.accepted,
             "by": by,
             "question": record.question.id,
+            "message_id": answer.message_id,
         }
 
         def take(connection: Connection) -> bool:
@@ -76,12 +77,20 @@ class Approvals:
 
 def _answered(record: QuestionRecord, answer: dict[str, Json]) -> Fact:
     question = record.question
+    payload: dict[str, Json] = {
+        "question": question.id,
+        "by": answer.get("by"),
+        "accepted": answer.get("accepted"),
+        "message_id": answer.get("message_id") or "",
+    }
+    if not question.auth:  # what was said to a login stays with the question
+        payload["parts"] = answer.get("parts") or []
     return Fact(
         run_id=question.run_id,
         kind=EventKind.QUESTION_ANSWERED,
         step=question.step,
         attempt=record.attempt,
-        payload={"question": question.id, "by": answer.get("by"), "accepted": answer.get("accepted")},
+        payload=payload,
     )
 
 

@@ -178,4 +178,6 @@ class Answer:
     parts: tuple[Part, ...] = ()
     accepted: bool = True
     """False when the person declines."""
+    message_id: str = ""
+    """Id of the message it came in, where it came in one: the same message again is not another answer."""
     by: Principal

@@ -76,6 +76,7 @@ async def test_the_python_sdk_does_everything(tmp_path: Path, version: str, bind
             assert asked.status.message.parts[0].text == "Which colour?"
             done = await send(client, say("blue", task=asked))
             assert (done.id, answer_of(done)) == (asked.id, "blue")
+            assert [said.parts[0].text for said in done.history] == ["ask", "Which colour?", "blue"]
 
             failed = await send(client, say("fail no ink"))
             assert failed.status.state == a2a.TaskState.TASK_STATE_FAILED

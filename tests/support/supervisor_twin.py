@@ -138,6 +138,7 @@ class SupervisorTwin:
         payload: dict[str, Json] = {
             "question": open_questions[0].id,
             "accepted": answer.accepted,
+            "message_id": answer.message_id,
             "parts": [part_to_json(part) for part in answer.parts],
         }
         record.run = replace(record.run, questions=(), state=RunState.WORKING)

@@ -149,6 +149,15 @@ async def test_a_question_is_asked_and_its_answer_goes_on_with_the_task(site: Si
     assert [said["parts"][0]["text"] for said in done["history"]] == ["ask", "Which colour?", "blue"]
 
 
+async def test_an_answer_that_is_sent_again_is_taken_once(site: Site) -> None:
+    asked = await send(site, "ask")
+    said = message("blue", taskId=asked["id"])
+    first = await rpc(site, "SendMessage", {"message": said})
+    again = await rpc(site, "SendMessage", {"message": said})
+    assert again["result"]["task"] == first["result"]["task"]
+    assert first["result"]["task"]["history"][-1]["messageId"] == said["messageId"]
+
+
 async def test_a_login_is_auth_required(site: Site) -> None:
     asked = await send(site, "login")
     assert asked["status"]["state"] == "TASK_STATE_AUTH_REQUIRED"
@@ -473,8 +482,10 @@ async def test_the_version_may_stand_in_the_query_and_none_is_0_3(site: Site) ->
         (b'{"jsonrpc":"2.0","id":1,"method":"GetTask","params":{}}', -32602),
         (b'{"jsonrpc":"2.0","id":1,"method":"SendMessage","params":{"message":{"parts":"x"}}}', -32602),
         (b'{"jsonrpc":"2.0","id":1,"method":"SendMessage","params":{}}', -32602),
-        (b"\xff\xfe\x00", -32603),
-        (b"[" * 100_000, -32603),
+        (b"\xff\xfe\x00", -32700),
+        (b"[" * 100_000, -32700),
+        (b"", -32700),
+        (b'{"jsonrpc":"2.0","id":1,"method":"GetTask","params":{"id":NaN}}', -32700),
     ],
 )
 async def test_what_is_malformed_gets_an_error_and_the_hub_goes_on(site: Site, body: bytes, code: int) -> None:
