@@ -29,7 +29,7 @@ def principal_of(ctx: Context) -> Principal:
     """Return the caller of a request, as the outer layer authenticated it."""
     request = ctx.request
     if isinstance(request, Request):
-        principal: object = request.state.principal  # pyright: ignore[reportUnknownMemberType]  # of the outer layer
+        principal = cast("object", request.state.principal)  # pyright: ignore[reportUnknownMemberType]  # untyped
         if isinstance(principal, Principal):
             return principal
     raise MCPError(types.INTERNAL_ERROR, "the request has no principal: it did not come through the hub's front")

@@ -6,7 +6,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, cast
 
 
 @dataclass
@@ -27,8 +27,9 @@ class ScriptedModel:
         if self.tool not in offered:
             return {"type": "text", "text": "title"}, "end_turn"  # the client's own small requests
         self.offered = offered
-        last = request["messages"][-1]["content"]
-        found = [block for block in last if isinstance(block, dict) and block.get("type") == "tool_result"]
+        last: list[Any] = request["messages"][-1]["content"]
+        blocks = [cast("dict[str, Any]", block) for block in last if isinstance(block, dict)]
+        found = [block for block in blocks if block.get("type") == "tool_result"]
         if not found:
             return {"type": "tool_use", "id": "toolu_1", "name": self.tool, "input": self.arguments}, "tool_use"
         self.results += found
