@@ -44,7 +44,14 @@ from interhub.adapters.content import (
     parts_from_json,
     text_of,
 )
-from interhub.adapters.errors import BadEndpoint, ProtocolViolation, RemoteCanceled, RemoteRefused
+from interhub.adapters.errors import (
+    BadEndpoint,
+    ConnectionLost,
+    ProtocolViolation,
+    RemoteCanceled,
+    RemoteRefused,
+    RemoteUnavailable,
+)
 from interhub.adapters.expand import expand_all
 from interhub.agent_cards import AgentCard, Capability, Endpoint, Json, JsonObject, Kind
 
@@ -220,6 +227,8 @@ class WorkerConnection:
             except anyio.get_cancelled_exc_class():
                 await worker.cancel(call.idempotency_key)
                 raise
+            except ConnectionLost as error:  # one process is gone; this connection starts others
+                raise RemoteUnavailable(error.where, error.why) from error
         return self._outcome(result)
 
     async def cancel(self, remote_task: str) -> None:

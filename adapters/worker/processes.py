@@ -32,14 +32,16 @@ class Processes:
         *,
         most: int = 2,
         warm: int = 1,
+        idle_s: float = 120.0,
         backoff: Backoff | None = None,
         clock: Clock = time.monotonic,
     ) -> None:
-        """Keeps `warm` processes ready and starts up to `most` when calls wait."""
+        """Keeps `warm` processes ready and starts up to `most` when calls wait; those end after `idle_s` unused."""
         self._program = program
         self._tasks = anyio.create_task_group()
         self._most = max(most, 1)
         self._warm = min(max(warm, 1), self._most)
+        self._idle_s = idle_s
         self._backoff = backoff or Backoff(first_s=0.5, cap_s=60.0)
         self._clock = clock
         self._ready: list[WorkerProcess] = []
@@ -159,7 +161,13 @@ class Processes:
         self._tasks.start_soon(self._watch, worker, name=f"watch over {self._program.label}")
 
     async def _watch(self, worker: WorkerProcess) -> None:
-        await worker.ended.wait()
+        while not worker.ended.is_set():
+            completed = worker.completed
+            with anyio.move_on_after(self._idle_s):
+                await worker.ended.wait()
+            unused = worker.completed == completed and not worker.busy
+            if worker.alive and unused and len(self._ready) > self._warm and not self._closed:
+                await worker.kill(RemoteUnavailable(self._program.label, "it was not needed any more"))
         if self._closed:
             return
         self._ready.remove(worker)

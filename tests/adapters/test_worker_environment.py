@@ -2,6 +2,7 @@
 
 import os
 import sys
+import zipfile
 from pathlib import Path
 
 import anyio
@@ -90,3 +91,21 @@ async def test_a_folder_that_cannot_be_written_is_said_so(tmp_path: Path) -> Non
     (tmp_path / "file").touch()
     with pytest.raises(RemoteUnavailable, match="Not a directory"):
         await Environments(tmp_path / "file" / "workers", locks=NOTHING).ensure("crewai")
+
+
+async def test_an_agents_own_packages_are_installed_beside_the_frameworks(tmp_path: Path) -> None:
+    wheel = tmp_path / "mine-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as files:
+        files.writestr("mine.py", "WORDS = 'mine'\n")
+        files.writestr("mine-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: mine\nVersion: 1.0\n")
+        files.writestr("mine-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        files.writestr("mine-1.0.dist-info/RECORD", "")
+    requirements = tmp_path / "requirements.txt"
+    requirements.write_text(f"mine @ {wheel.as_uri()}\n")
+    environments = Environments(tmp_path / "workers", locks=NOTHING)
+    plain = await environments.ensure("crewai")
+    own = await environments.ensure("crewai", requirements=requirements)
+    assert own.path != plain.path
+    answer = await anyio.run_process([str(own.python), "-c", "import mine; print(mine.WORDS)"])
+    assert answer.stdout == b"mine\n"
+    assert {one.requirements for one in environments.list()} == {"", str(requirements)}

@@ -96,6 +96,24 @@ async def test_calls_wait_their_turn_and_go_beyond_the_first_process_up_to_the_l
             assert again is second
 
 
+async def test_a_process_beyond_the_warm_ones_ends_when_it_is_not_needed(tmp_path: Path) -> None:
+    async with Processes(program("fine", tmp_path), most=2, idle_s=0.05) as processes:
+        first = await processes.open()
+        async with processes.use("a"), processes.use("b") as second:
+            pass
+        with anyio.fail_after(5):
+            async with anyio.create_task_group() as tasks:
+
+                async def wait(ended: anyio.Event) -> None:
+                    await ended.wait()
+                    tasks.cancel_scope.cancel()
+
+                tasks.start_soon(wait, first.ended)
+                tasks.start_soon(wait, second.ended)
+        async with processes.use("a") as left:
+            assert left in (first, second)
+
+
 async def test_a_cancelled_call_that_does_not_stop_ends_its_process(tmp_path: Path) -> None:
     async with Processes(program("stuck", tmp_path)) as processes:
         worker = await processes.open()
