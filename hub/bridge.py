@@ -12,7 +12,6 @@ from a host's start to the first answer. Nothing but JSON-RPC is written to stdo
 import json
 import sys
 import threading
-from base64 import b64encode
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, BinaryIO, TypeAlias, cast
@@ -24,6 +23,7 @@ import anyio.from_thread
 import anyio.lowlevel
 import anyio.to_thread
 
+from .bridge_headers import ANNOTATION, RequestHeaders, header_value
 from .bridge_http import Address, Answer, HubGone, exchange
 
 Locate: TypeAlias = Callable[[], Address]
@@ -47,8 +47,8 @@ SERVER_ERROR = -32000
 PARSE_ERROR = -32700
 INVALID_REQUEST = -32600
 
-_NAMED = {"tools/call": "name", "prompts/get": "name", "resources/read": "uri"}
 _JSON = {"content-type": "application/json", "accept": "application/json, text/event-stream"}
+_ANNOTATION = ANNOTATION.encode()
 _CHANGES = {
     "tools": "notifications/tools/list_changed",
     "prompts": "notifications/prompts/list_changed",
@@ -125,6 +125,7 @@ class _Bridge:
         self._beginning = anyio.Lock()
         self._asked: dict[str, tuple[int, Id]] = {}
         """What the hub asked the host: our id to session and the hub's id."""
+        self._headers = RequestHeaders()
         self._dropped: set[Id] = set()
         """Legacy requests that the host cancelled: their answers are not wanted."""
         self._tasks: anyio.abc.TaskGroup
@@ -228,9 +229,12 @@ class _Bridge:
         self._dropped.discard(request_id)
         self._idle.set()
 
+    def _modern(self, message: Message, method: str, version: str) -> Mapping[str, str]:
+        return {**_JSON, **self._headers.of(method, _params(message), version)}
+
     async def _modern_request(self, message: Message, method: str, version: str) -> None:
         message, repeatable = _repeatable(message, method)
-        headers, body = _modern(message, method, version), _dump(message)
+        headers, body = self._modern(message, method, version), _dump(message)
         for attempt in range(ATTEMPTS):
             address = await self._hub()
             try:
@@ -246,7 +250,7 @@ class _Bridge:
 
     async def _listen(self, message: Message, version: str) -> None:
         """Keep a subscription open. When the hub was away, anything may have changed meanwhile, and is said to have."""
-        headers, body = _modern(message, "subscriptions/listen", version), _dump(message)
+        headers, body = self._modern(message, "subscriptions/listen", version), _dump(message)
         again = False
         while True:
             address = await self._hub()
@@ -401,6 +405,8 @@ class _Bridge:
             if session is not None and _params({"params": said.get("error")}).get("code") == SERVER_ERROR:
                 raise HubGone("it is stopping", sent=True)  # the SDK's word for a session that ends in the middle
             answered = True
+            if _ANNOTATION in data and isinstance(said.get("result"), dict):
+                self._headers.learn(said["result"])
             if opening:
                 self._begin(answer, said)
             if request_id in self._dropped:
@@ -512,29 +518,11 @@ def _version(message: Message) -> str | None:
     return version if isinstance(version, str) else None
 
 
-def _modern(message: Message, method: str, version: str) -> Mapping[str, str]:
-    """Return the headers that repeat what the body says (MCP 2026-07-28, basic/transports, standard headers).
-
-    Our own endpoint lists no tool with `x-mcp-header`, so there are no `Mcp-Param-*` to send.
-    """
-    headers = {**_JSON, "mcp-protocol-version": _header(version), "mcp-method": _header(method)}
-    name = _params(message).get(_NAMED.get(method, ""))
-    if isinstance(name, str):
-        headers["mcp-name"] = _header(name)
-    return headers
-
-
 def _legacy(session: _Session | None) -> Mapping[str, str]:
     if session is None:
         return _JSON
-    version = {"mcp-protocol-version": _header(session.version)} if session.version else {}
+    version = {"mcp-protocol-version": header_value(session.version)} if session.version else {}
     return {**_JSON, "mcp-session-id": session.id, **version}
-
-
-def _header(value: str) -> str:
-    """Write a value as a header can hold it: as it stands where possible, else in base64 with its marks."""
-    plain = value.isascii() and value.isprintable() and value == value.strip() and not value.startswith("=?base64?")
-    return value if plain else f"=?base64?{b64encode(value.encode()).decode('ascii')}?="
 
 
 def _repeatable(message: Message, method: str) -> tuple[Message, bool]:

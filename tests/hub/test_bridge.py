@@ -18,6 +18,7 @@ from mcp import StdioServerParameters
 from interhub.adapters import Principal, Progress
 from interhub.adapters.testing import ScriptedAgent, Turn, answer, question
 from interhub.hub.bridge import bridge
+from interhub.hub.bridge_headers import RequestHeaders
 from interhub.hub.bridge_http import Address
 from tests.support.mcp_site import OWN, McpSite, Person, client, fields, mcp_site, text
 
@@ -42,6 +43,7 @@ INITIALIZED: dict[str, Any] = {"jsonrpc": "2.0", "method": "notifications/initia
 PROGRAM = """
 import sys, anyio
 from interhub.hub.bridge import stdio_bridge
+from interhub.hub.bridge_headers import RequestHeaders
 from interhub.hub.bridge_http import Address
 anyio.run(stdio_bridge, lambda: Address(url=sys.argv[1], key="ann"))
 """
@@ -330,3 +332,20 @@ async def test_a_question_of_the_hub_is_relayed_and_its_answer_finds_the_way_bac
         await here.say({"jsonrpc": "2.0", "id": "stale", "result": reply})
         await here.say({"jsonrpc": "2.0", "id": asked["id"], "result": reply})
         assert (await here.answer_to(1))["result"]["content"][0]["text"] == "booked"
+
+
+def test_a_tools_promised_arguments_are_repeated_in_headers_once_it_was_listed() -> None:
+    schema = {
+        "properties": {
+            "region": {"type": "string", "x-mcp-header": "Region"},
+            "place": {"type": "object", "properties": {"far": {"type": "boolean", "x-mcp-header": "Far"}}},
+            "list": {"items": {"x-mcp-header": "Never"}},
+        }
+    }
+    call = {"name": "go", "arguments": {"region": "Île", "place": {"far": True}, "list": ["x"]}}
+    headers = RequestHeaders()
+    plain = {"mcp-protocol-version": "2026-07-28", "mcp-method": "tools/call", "mcp-name": "go"}
+    assert headers.of("tools/call", call, "2026-07-28") == plain
+    headers.learn({"tools": [{"name": "go", "inputSchema": schema}]})
+    promised = {"mcp-param-region": "=?base64?w45sZQ==?=", "mcp-param-far": "true"}
+    assert headers.of("tools/call", call, "2026-07-28") == plain | promised
