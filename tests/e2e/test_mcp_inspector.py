@@ -86,3 +86,13 @@ def test_the_inspector_delegates_and_gets_the_result(target: list[str], era: str
     assert "5" in json.dumps([run.get("answer"), run.get("data")])
     (step,) = run["steps"]
     assert (step["agent"], step["capability"]) == ("every", "add")
+
+
+def test_one_agents_tool_that_promises_a_header_is_used_through_the_bridge(hub: HubProcess, tmp_path: Path) -> None:
+    command = [*COMMAND, "--data-dir", str(hub.cli.data_dir), "mcp", "--agent", "every"]
+    config = tmp_path / "mcp.json"
+    config.write_text(json.dumps({"mcpServers": {"every": {"command": command[0], "args": command[1:]}}}))
+    call = ["--method", "tools/call", "--tool-name", "test_x_mcp_header", "--tool-arg", "region=north"]
+    result, _ = inspect(tmp_path, ["--config", str(config), "--server", "every"], "--protocol-era", "modern", *call)
+    assert result.get("isError") is not True, result
+    assert "north" in json.dumps(result["content"])
