@@ -20,28 +20,27 @@ from starlette.types import ASGIApp
 from interhub.adapters import Adapter, Principal
 from interhub.adapters.loading import load_adapters
 from interhub.adapters.pool import ConnectionPool
+from interhub.hub.audit_store import SqlAuditLog
+from interhub.hub.auth import LOCAL, api_keys
+from interhub.hub.datadir import DataDir
+from interhub.hub.discovery import Discovery
+from interhub.hub.dispatch import Dispatcher
+from interhub.hub.faces.http import Entrance, Perimeter
+from interhub.hub.faces.refusals import exception_handlers
+from interhub.hub.faces.rest import rest_routes
+from interhub.hub.front import Faces, LateFaces, Rest
+from interhub.hub.health import HealthKeeper
+from interhub.hub.late import LateAdapter
+from interhub.hub.policy import TenantPolicy
+from interhub.hub.service import Hub, HubInfo
+from interhub.hub.settings import Settings
+from interhub.hub.supervisor.engine import DbosEngine
+from interhub.hub.supervisor.supervisor import Supervisor
+from interhub.hub.version import VERSION
 from interhub.registry import Agent, DatabaseUnusable, RegistryError
 from interhub.registry.database import open_database
 from interhub.registry.search import Index
 from interhub.registry.sql import SqlRegistry
-
-from .audit_store import SqlAuditLog
-from .auth import LOCAL, api_keys
-from .datadir import DataDir
-from .discovery import Discovery
-from .dispatch import Dispatcher
-from .faces.http import Entrance, Perimeter
-from .faces.refusals import exception_handlers
-from .faces.rest import rest_routes
-from .front import Faces, LateFaces, Rest
-from .health import HealthKeeper
-from .late import LateAdapter
-from .policy import TenantPolicy
-from .service import Hub, HubInfo
-from .settings import Settings
-from .supervisor.engine import DbosEngine
-from .supervisor.supervisor import Supervisor
-from .version import VERSION
 
 log = structlog.get_logger()
 
@@ -159,10 +158,10 @@ def _adapters(settings: Settings, home: DataDir, agent_changed: Callable[[str, s
 
 def _protocol_faces(hub: Hub, settings: Settings, state_key: bytes) -> Faces:
     """Import the faces that need the SDKs, and return the context that they are served in."""
-    from .faces.a2a import a2a_routes
-    from .faces.mcp import mcp_face
-    from .faces.mcp_agent import McpAgentFace
-    from .faces.mcp_calls import DirectCalls
+    from interhub.hub.faces.a2a import a2a_routes
+    from interhub.hub.faces.mcp import mcp_face
+    from interhub.hub.faces.mcp_agent import McpAgentFace
+    from interhub.hub.faces.mcp_calls import DirectCalls
 
     timeout_s = settings.limits.call_timeout_s
     whole = mcp_face(

@@ -8,6 +8,7 @@ import socket
 import threading
 from collections.abc import Callable, Generator
 from contextlib import AbstractAsyncContextManager, closing, contextmanager
+from typing import cast
 
 import structlog
 import uvicorn
@@ -150,10 +151,10 @@ class _Server(uvicorn.Server):
 
 def _only(group: BaseExceptionGroup[BaseException]) -> BaseException:
     """Return the one error in a group: what went wrong while task groups were open comes wrapped in them."""
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-        error = error.exceptions[0]
-    return error
+    if len(group.exceptions) != 1:
+        return group
+    inner = group.exceptions[0]
+    return _only(cast("BaseExceptionGroup[BaseException]", inner)) if isinstance(inner, BaseExceptionGroup) else inner
 
 
 def _url(host: str, listener: socket.socket) -> str:

@@ -2,6 +2,7 @@
 
 import sys
 import traceback
+from collections.abc import Mapping
 from typing import cast
 
 import typer
@@ -36,7 +37,7 @@ def report(error: Exception, *, as_json: bool, debug: bool) -> Exit:
 
 def exit_of(error: Exception) -> Exit:
     """Return the exit code of an error."""
-    from interhub.hub.errors import AddressInUse, AlreadyRunning, BadRequest, HubNotRunning, Unusable
+    from interhub.hub.errors import AddressInUse, AlreadyRunning, HubNotRunning, Unusable
     from interhub.registry import DatabaseError
 
     match error:
@@ -48,13 +49,11 @@ def exit_of(error: Exception) -> Exit:
             return Exit.ADDRESS_IN_USE
         case Unusable() | DatabaseError():
             return Exit.UNUSABLE
-        case BadRequest():
-            return Exit.FAILED
         case _:
             return Exit.FAILED
 
 
-def _mistakes(document: dict[str, object]) -> str:
+def _mistakes(document: Mapping[str, object]) -> str:
     """Return the mistakes of a plan or body line by line, where the message does not tell them already."""
     found = document.get("mistakes")
     if not isinstance(found, list):

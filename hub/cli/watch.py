@@ -3,7 +3,7 @@
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 
 import typer
 from rich.console import Console, Group, RenderableType
@@ -105,16 +105,14 @@ def ask(question: dict[str, Any]) -> dict[str, Any]:
     """Ask a person, and return the body of the answer."""
     typer.echo(f"\n{question['agent_id']} asks: {parts_text(question['parts'])}", err=True)
     body: dict[str, Any] = {"question_id": question["id"], "accepted": True}
-    properties = (question["schema"] or {}).get("properties")
-    if not isinstance(properties, dict) or not properties:
+    schema = cast("dict[str, Any]", question["schema"] or {})
+    properties = cast("dict[str, dict[str, Any]]", schema.get("properties") or {})
+    if not properties:
         text = typer.prompt("Your answer (nothing declines)", default="", show_default=False, err=True)
         return {**body, "text": text} if text else {**body, "accepted": False}
-    data: dict[str, Any] = {}
-    required = set((question["schema"] or {}).get("required", []))
-    for name, about in properties.items():  # pyright: ignore[reportUnknownVariableType]  # JSON
-        value = _field(str(name), about if isinstance(about, dict) else {}, name in required)  # pyright: ignore[reportUnknownArgumentType]  # JSON
-        if value is not None:
-            data[str(name)] = value  # pyright: ignore[reportUnknownArgumentType]  # JSON
+    required = cast("list[str]", schema.get("required") or [])
+    answers = {name: _field(name, about, name in required) for name, about in properties.items()}
+    data = {name: value for name, value in answers.items() if value is not None}
     if not typer.confirm("Send this?", default=True, err=True):
         return {**body, "accepted": False}
     return {**body, "data": data}

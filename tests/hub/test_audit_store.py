@@ -39,7 +39,12 @@ def engine(tmp_path: Path) -> Iterator[Engine]:
 
 def test_records_are_written_in_order_by_many_threads(engine: Engine) -> None:
     with SqlAuditLog(engine, batch=7, linger_s=0.01) as log:
-        threads = [threading.Thread(target=lambda: [log.append(_record(n)) for n in range(50)]) for _ in range(4)]
+
+        def append_fifty() -> None:
+            for n in range(50):
+                log.append(_record(n))
+
+        threads = [threading.Thread(target=append_fifty) for _ in range(4)]
         for thread in threads:
             thread.start()
         for thread in threads:

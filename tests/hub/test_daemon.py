@@ -4,6 +4,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import anyio
 import pytest
@@ -151,11 +152,9 @@ async def test_two_stdio_hosts_share_one_hub_and_see_the_same_runs(command: Cli)
             names = {tool.name for tool in (await one.list_tools()).tools}
             assert {"delegate", "run_status", "run_result", "run_cancel", "answer", "find", "call"} <= names
             begun = await one.call_tool("delegate", {"goal": "nobody can do this", "wait_s": 30})
-            assert isinstance(begun.structured_content, dict)
-            run_id = begun.structured_content["run_id"]
+            run_id = cast("dict[str, str]", begun.structured_content)["run_id"]
             seen = await other.call_tool("run_status", {"run_id": run_id})
-            assert isinstance(seen.structured_content, dict)
-            assert seen.structured_content["run_id"] == run_id
+            assert cast("dict[str, str]", seen.structured_content)["run_id"] == run_id
     hub = find_hub(DataDir(command.data_dir))
     assert is_ready(hub), "the hub outlives the hosts that started it"
     assert command("runs", "list", "--json").document["runs"][0]["id"] == run_id
