@@ -210,6 +210,14 @@ async def test_another_s_task_is_not_found_in_the_same_words_as_none(site: Site,
     assert (await rpc(site, "ListTasks", {}, key=key))["result"]["tasks"] == []
 
 
+async def test_another_s_context_is_a_context_of_one_s_own(site: Site) -> None:
+    task = await send(site, "echo hers")
+    params = {"message": message("echo his", contextId=task["contextId"])}
+    his = (await rpc(site, "SendMessage", params, key="bob-key"))["result"]["task"]
+    listed = await rpc(site, "ListTasks", {"contextId": task["contextId"]}, key="bob-key")
+    assert [each["id"] for each in listed["result"]["tasks"]] == [his["id"]]
+
+
 async def test_a_task_of_one_agent_is_not_found_at_another(site: Site) -> None:
     task = await send(site, "echo x", path="/agents/clerk/a2a")
     assert "result" in await rpc(site, "GetTask", {"id": task["id"]}, path="/agents/clerk/a2a")
