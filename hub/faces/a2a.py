@@ -90,6 +90,7 @@ class _Contexts(ServerCallContextBuilder):
                 "headers": headers,
                 "agent_id": request.path_params.get("agent_id", ""),
                 "version": version or "0.3",
+                "receive": request.receive,
                 "facts": request.scope["state"].setdefault("facts", {}),
             },
             requested_extensions=get_requested_extensions(request.headers.getlist(HTTP_EXTENSION_HEADER)),

@@ -29,6 +29,7 @@ from a2a.utils.task import (
     validate_page_size,
 )
 from google.protobuf.message import Message as ProtoMessage
+from starlette.types import Receive
 
 from interhub.adapters import Message, Principal
 from interhub.hub.errors import RunNotFound
@@ -50,6 +51,7 @@ from .a2a_task import (
     task_of,
     update_of,
 )
+from .http import while_connected
 
 PAGE_SIZE = 50
 """Tasks on a page where the caller names no number (A2A 1.0, section 3.1.4)."""
@@ -78,7 +80,8 @@ class Caller(User):
 class HubHandler(RequestHandler):
     """Answers A2A requests, to the hub as a whole or, where the context names one, to one of its agents.
 
-    The context's state holds `agent_id` (empty for the hub), `version` (of A2A) and `facts` (for the canonical line).
+    The context's state holds `agent_id` (empty for the hub), `version` (of A2A), `facts` (for the canonical line), and the
+    request's `receive`.
     """
 
     def __init__(self, hub: Hub, cards: Cards) -> None:
@@ -90,7 +93,7 @@ class HubHandler(RequestHandler):
         with in_a2a_words():
             run = await self._take(params, context)
             if not params.configuration.return_immediately:
-                run = await self._hub.wait(_principal(context), run.id)
+                run = await self._wait(context, run)
             return await self._task(context, run, params.configuration)
 
     async def on_message_send_stream(
@@ -254,6 +257,11 @@ class HubHandler(RequestHandler):
         )
 
     # Runs
+
+    async def _wait(self, context: ServerCallContext, run: Run) -> Run:
+        """Return a run when it has ended or asks; as it was, to nobody, when the caller has hung up."""
+        receive = cast(Receive, context.state["receive"])
+        return await while_connected(receive, lambda: self._hub.wait(_principal(context), run.id)) or run
 
     async def _run(self, context: ServerCallContext, run_id: str) -> Run:
         run = await self._hub.run(_principal(context), run_id)

@@ -4,13 +4,14 @@ Plain ASGI, because it stands on the path of every call.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Protocol, cast
+from typing import Protocol, TypeVar, cast
 from urllib.parse import urlsplit
 from uuid import uuid4
 
+import anyio
 import structlog
 from opentelemetry import propagate, trace
 from opentelemetry.context import Context
@@ -25,6 +26,8 @@ from .refusals import http_problem, refusal, refuse
 
 log = structlog.get_logger()
 tracer = trace.get_tracer("interhub")
+
+T = TypeVar("T")
 
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 CARD_PATH = "/.well-known/agent-card.json"
@@ -91,6 +94,32 @@ def principal_of(scope: Scope) -> Principal:
 def note(scope: Scope, **facts: object) -> None:
     """Add fields to the canonical line of a request."""
     scope["state"].setdefault("facts", {}).update(facts)
+
+
+async def while_connected(receive: Receive, work: Callable[[], Awaitable[T]]) -> T | None:
+    """Return what work gives, or None when the caller hangs up before it is done; it is then cancelled.
+
+    For waiting only, once the body has been read: a caller that gives up after some seconds and asks again would else
+    leave one waiter behind each time, for as long as the run lasts.
+    """
+    results: list[T] = []
+    failures: list[Exception] = []
+    async with anyio.create_task_group() as tasks:
+
+        async def listen() -> None:
+            while (await receive())["type"] != "http.disconnect":
+                pass
+            tasks.cancel_scope.cancel()
+
+        tasks.start_soon(listen)
+        try:
+            results.append(await work())
+        except Exception as failure:  # raised again below, outside of the group, which would wrap it
+            failures.append(failure)
+        tasks.cancel_scope.cancel()
+    if failures:
+        raise failures[0]
+    return results[0] if results else None
 
 
 class Entrance:

@@ -14,7 +14,7 @@ from interhub.hub.errors import BadRequest
 from interhub.hub.service import Hub
 from interhub.hub.supervisor.run import Answer, Assignment, Event, Run
 
-from .http import note
+from .http import note, while_connected
 from .rest_bodies import (
     AddAgent,
     AgentsQuery,
@@ -334,7 +334,10 @@ class _Runs:
         note(asked.request.scope, run_id=run.id)
         if not wait_s or run.state.ended or run.state.interrupted:
             return run
-        return await self._hub.wait(asked.principal, run.id, timeout_s=wait_s)
+        waited = await while_connected(
+            asked.request.receive, lambda: self._hub.wait(asked.principal, run.id, timeout_s=wait_s)
+        )
+        return waited or run
 
 
 async def _told(hub: Hub, principal: Principal, run_id: str, after: int) -> AsyncGenerator[ServerSentEvent]:

@@ -53,6 +53,8 @@ class SupervisorTwin:
         self._keys: dict[tuple[str, str], str] = {}
         self.assignments: list[Assignment] = []
         """Every one that was submitted, in order."""
+        self._waiters = 0
+        self._idle = anyio.Event()
 
     async def submit(self, assignment: Assignment) -> Run:
         if assignment.workflow is not None and "steps" not in assignment.workflow:
@@ -116,10 +118,20 @@ class SupervisorTwin:
 
     async def wait(self, principal: Principal, run_id: str, *, timeout_s: float | None) -> Run:
         record = self._record(principal, run_id)
-        with anyio.move_on_after(timeout_s):
-            while not (record.run.state.ended or record.run.state.interrupted):
-                await record.changed.wait()
+        self._waiters += 1
+        try:
+            with anyio.move_on_after(timeout_s):
+                while not (record.run.state.ended or record.run.state.interrupted):
+                    await record.changed.wait()
+        finally:
+            self._waiters -= 1
+            if not self._waiters:
+                self._idle.set()
         return record.run
+
+    async def nobody_waits(self) -> None:
+        """Return once somebody has waited for a run and nobody does any more."""
+        await self._idle.wait()
 
     async def cancel(self, principal: Principal, run_id: str) -> Run:
         record = self._record(principal, run_id)

@@ -294,6 +294,26 @@ async def test_a_client_that_hangs_up_leaves_the_run_alone(site: Site) -> None:
     assert run.state is RunState.WORKING
 
 
+@pytest.mark.parametrize("path", ["/a2a", "/a2a/rest/message:send", "/api/runs"])
+async def test_a_client_that_gives_up_waiting_leaves_no_waiter_behind(site: Site, path: str) -> None:
+    said = message("hold")
+    bodies = {
+        "/a2a": {"jsonrpc": "2.0", "id": 1, "method": "SendMessage", "params": {"message": said}},
+        "/a2a/rest/message:send": {"message": said},
+        "/api/runs": {"goal": "hold", "wait_s": 60},
+    }
+    async with serving(site.app, free_socket()) as url:
+        headers = {**V1, "Authorization": "Bearer alice-key"}
+        async with httpx.AsyncClient(timeout=httpx.Timeout(5, read=0.3)) as client:
+            with pytest.raises(httpx.ReadTimeout):
+                await client.post(url + path, json=bodies[path], headers=headers)
+        with anyio.fail_after(5):
+            await site.supervisor.nobody_waits()
+    (assignment,) = site.supervisor.assignments
+    (run,) = await site.hub.runs(assignment.principal)
+    assert run.state is RunState.WORKING
+
+
 # Tasks
 
 
