@@ -16,7 +16,7 @@ from interhub.agent_cards import Capability, Json, JsonObject, Kind
 from interhub.registry import Agent
 
 from .mcp_arguments import ArgumentCheck
-from .mcp_content import SKILL_OUTPUT_SCHEMA, passed_on
+from .mcp_content import LISTED_OUTPUT_SCHEMA, passed_on
 
 log = structlog.get_logger()
 
@@ -195,7 +195,7 @@ def _tool(entry: Entry) -> types.Tool:
     capability = entry.capability
     skill = capability.kind is Kind.SKILL
     schema = cast("dict[str, Json]", without_headers(capability.input_schema))
-    output = SKILL_OUTPUT_SCHEMA if skill else capability.output_schema
+    output = LISTED_OUTPUT_SCHEMA if skill else capability.output_schema
     tool = types.Tool(
         name=entry.name,
         title=capability.title or None,

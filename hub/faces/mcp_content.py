@@ -69,6 +69,18 @@ SKILL_OUTPUT_SCHEMA: JsonObject = {
 """What a skill's tool gives as structured content: everything a model needs, for clients that show it nothing else."""
 
 
+LISTED_OUTPUT_SCHEMA: JsonObject = {
+    "type": "object",
+    "properties": {
+        "answer": {"type": "string"},
+        "data": {"anyOf": [{"type": kind} for kind in ("object", "array", "string", "number", "boolean", "null")]},
+        "artifacts": {"type": "array", "items": {"type": "object"}},
+    },
+    "required": ["answer"],
+}
+"""The same in short, for lists of many skills."""
+
+
 def json_text(value: Json) -> str:
     """Return compact JSON."""
     return orjson.dumps(value).decode()
