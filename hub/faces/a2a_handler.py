@@ -80,8 +80,8 @@ class Caller(User):
 class HubHandler(RequestHandler):
     """Answers A2A requests, to the hub as a whole or, where the context names one, to one of its agents.
 
-    The context's state holds `agent_id` (empty for the hub), `version` (of A2A), `facts` (for the canonical line), and the
-    request's `receive`.
+    The context's state holds `agent_id` (empty for the hub), `version` (of A2A), `facts` (for the canonical line) and
+    the request's `receive`.
     """
 
     def __init__(self, hub: Hub, cards: Cards) -> None:

@@ -182,6 +182,15 @@ async def test_an_unforeseen_failure_is_logged_and_says_nothing_of_the_inside() 
     assert {line["event"] for line in lines} >= {"request_failed", "a2a_request_failed"}
 
 
+async def test_the_caller_s_trace_goes_on_to_the_agent() -> None:
+    parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    async with face_site() as site:
+        await site.client.post("/api/agents/clerk/call", json={}, headers={"traceparent": parent})
+        await site.client.post("/api/agents/clerk/call", json={}, headers={"traceparent": "nonsense"})
+    assert "0af7651916cd43dd8448eb211c80319c" in site.clerk.calls[0].trace["traceparent"]
+    assert "traceparent" not in site.clerk.calls[1].trace
+
+
 async def test_what_is_not_there_is_said_in_the_face_s_form() -> None:
     async with face_site() as site:
         assert (await site.client.get("/api/nowhere")).json()["code"] == "NOT_FOUND"
