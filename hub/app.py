@@ -4,6 +4,7 @@ Built from the ground up: database, registry, adapters, dispatcher, supervisor, 
 opposite order. What is imported late here, and why, is said in `front` and `late`.
 """
 
+import gc
 import sqlite3
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -12,6 +13,7 @@ from urllib.parse import urlsplit
 import anyio
 import structlog
 from anyio import to_thread
+from sqlalchemy import Engine, text
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.applications import Starlette
 from starlette.routing import Route
@@ -38,7 +40,7 @@ from interhub.hub.supervisor.engine import DbosEngine
 from interhub.hub.supervisor.supervisor import Supervisor
 from interhub.hub.version import VERSION
 from interhub.registry import Agent, DatabaseUnusable, RegistryError
-from interhub.registry.database import open_database
+from interhub.registry.database import database_errors, open_database
 from interhub.registry.search import Index
 from interhub.registry.sql import SqlRegistry
 
@@ -119,9 +121,9 @@ async def application(settings: Settings, home: DataDir, url: str) -> AsyncGener
 
         async def readiness() -> Mapping[str, str]:
             try:
-                await registry.list(LOCAL.tenant)
+                await to_thread.run_sync(_ping, database)
             except RegistryError as error:
-                return {"registry": str(error)}
+                return {"database": str(error)}
             return {}
 
         routed = Starlette(
@@ -204,6 +206,9 @@ async def _warm(faces: LateFaces, index: Index, adapters: Iterable[LateAdapter])
     for adapter in adapters:
         await to_thread.run_sync(adapter.warm)
     await to_thread.run_sync(index.warm)
+    # What is imported by now stays for good: the collector need not walk over it again and again.
+    gc.collect()
+    gc.freeze()
     log.debug("hub_warm")
 
 
@@ -213,6 +218,11 @@ async def _guarded(name: str, work: Callable[[], Awaitable[None]]) -> None:
         await work()
     except Exception:
         log.exception("background_work_failed", work=name)
+
+
+def _ping(database: Engine) -> None:
+    with database_errors(database), database.connect() as connection:
+        connection.execute(text("SELECT 1"))
 
 
 def _database_url(settings: Settings, home: DataDir) -> str:

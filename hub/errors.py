@@ -84,7 +84,7 @@ class Unauthenticated(HubError):
     """No key was given, or a wrong one."""
 
     def __str__(self) -> str:
-        return "a valid API key is needed: send `Authorization: Bearer KEY`; `interhub key` shows yours"
+        return "a valid API key is needed: send `Authorization: Bearer KEY`; `interhub key show` shows yours"
 
 
 class NotAllowed(HubError):

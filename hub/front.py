@@ -65,7 +65,8 @@ class LateFaces:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request, once there is what serves it."""
-        await self._settled.wait()
+        if self._app is None:
+            await self._settled.wait()
         if self._app is None:
             raise HTTPException(503, "this face of the hub did not come up, or is stopping; the hub's log says why")
         await self._app(scope, receive, send)

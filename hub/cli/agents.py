@@ -64,7 +64,8 @@ def add(
     found = read(given)
     hub = here.hub()
     if len(found.wanted) == 1 and not found.left_out:
-        agent = _add(hub, found.wanted[0])
+        with here.busy(f"Reaching {found.wanted[0].title}"):
+            agent = _add(hub, found.wanted[0])
         here.give({"added": [agent], "failed": [], "left_out": []}, lambda console: _say_added(console, agent))
         return
     _add_all(here, hub, found.wanted, found.left_out)

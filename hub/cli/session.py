@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -86,6 +87,15 @@ class Session:
             print_json(document)
         else:
             show(self.console())
+
+    def busy(self, doing: str) -> AbstractContextManager[object]:
+        """Show on a terminal that something takes its time."""
+        from rich.console import Console
+        from rich.markup import escape
+
+        if self.json or not sys.stderr.isatty():
+            return nullcontext()
+        return Console(stderr=True).status(escape(doing))
 
     def note(self, text: str) -> None:
         """Tell a person something that is not the answer; nothing with `--json`."""

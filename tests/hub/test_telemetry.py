@@ -1,0 +1,66 @@
+import json
+import subprocess
+import sys
+
+import pytest
+
+PROGRAM = """
+import logging, sys, warnings
+import structlog
+from interhub.hub.settings import Logging
+from interhub.hub.telemetry import start_logging, start_tracing
+early = structlog.get_logger()
+start_logging(Logging(**{settings}))
+early.info("step_failed", step="a", error=ValueError("no"))
+structlog.get_logger().debug("small_thing")
+logging.getLogger("some.library").warning("it is %s", "late")
+logging.getLogger("httpx").info("GET / 200")
+try:
+    raise RuntimeError("broken")
+except RuntimeError:
+    early.exception("request_failed")
+flush = start_tracing("1.0")
+flush()
+"""
+
+
+def _log(settings: dict[str, str], env: dict[str, str] | None = None) -> str:
+    ended = subprocess.run(
+        [sys.executable, "-c", PROGRAM.replace("{settings}", repr(settings))],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"PATH": "/usr/bin:/bin", **(env or {})},
+    )
+    assert ended.stdout == ""
+    return ended.stderr
+
+
+def test_each_event_is_one_line_of_json_the_libraries_included() -> None:
+    events = [json.loads(line) for line in _log({}).splitlines()]
+    assert [event["event"] for event in events] == ["step_failed", "it is late", "request_failed"]
+    assert events[0]["step"] == "a"
+    assert events[0]["level"] == "info"
+    assert events[1]["logger"] == "some.library"
+    assert "RuntimeError: broken" in events[2]["exception"]
+    assert all(event["timestamp"].endswith("Z") for event in events)
+
+
+def test_as_text_it_is_read_by_people() -> None:
+    said = _log({"format": "text"})
+    assert "step_failed" in said
+    assert not said.startswith("{")
+
+
+@pytest.mark.parametrize(("level", "shown"), [("debug", True), ("warning", False)])
+def test_the_level_is_that_of_the_settings(level: str, shown: bool) -> None:
+    said = _log({"level": level})
+    assert ("small_thing" in said) is shown
+    assert ("GET / 200" in said) is shown
+    assert "it is late" in said
+
+
+def test_an_endpoint_for_traces_without_the_extra_is_said_with_its_remedy() -> None:
+    said = _log({}, {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:4318"})
+    assert "traces_not_exported" in said
+    assert "pip install 'interhub[otel]'" in said
