@@ -14,11 +14,10 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
-from typing import Literal, cast
+from typing import cast
 
 import anyio
 import structlog
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from interhub.adapters.base import (
     ArtifactChunk,
@@ -56,6 +55,7 @@ from interhub.adapters.expand import expand_all
 from interhub.agent_cards import AgentCard, Capability, Endpoint, Json, JsonObject, Kind
 
 from .environment import FRAMEWORKS, Environments
+from .options import WorkerOptions, absolute_target, read_options, split_target
 from .process import Program
 from .processes import Processes
 
@@ -65,40 +65,6 @@ _PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "SSL
 _START = Path(__file__).parent / "shims" / "start.py"
 
 _log = structlog.get_logger(__name__)
-
-
-class Skill(BaseModel):
-    """What the agent's one skill is called, where its owner knows better than the code."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    name: str = ""
-    description: str = ""
-    tags: tuple[str, ...] = ()
-    input_schema: dict[str, object] | None = None
-
-
-class WorkerOptions(BaseModel):
-    """The `options` of a worker's endpoint."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    target: str = Field(min_length=1)
-    """`/path/file.py:object`, `module:object`, or without `:object` a file with only one agent in it."""
-    framework: Literal["langgraph", "crewai"]
-    requirements: str = ""
-    """A file of the agent's own packages, hash-locked or not, installed beside the framework's."""
-    python: str = ""
-    """The Python that the environment is built with, as a version or a path; empty means the hub's own."""
-    environment: str = ""
-    """An environment that is there already and has the framework in it; nothing is built then."""
-    skill: Skill = Skill()
-    processes: int = Field(default=2, ge=1, le=64)
-    """How many processes may run at once for the agent."""
-    warm: int = Field(default=1, ge=1, le=64)
-    """How many of them are kept ready."""
-    start_timeout_s: float = Field(default=120.0, gt=0)
-    """How long importing the framework and the agent may take."""
 
 
 class WorkerAdapter:
@@ -134,8 +100,8 @@ class WorkerAdapter:
             RemoteUnavailable: the environment could not be built for now, or the process did not start.
             ProtocolViolation: the process prints garbage on its wire.
         """
-        options = _options(endpoint)
-        program = await self._program(endpoint, options, Path(_split(options.target)[0]).stem)
+        options = read_options(endpoint)
+        program = await self._program(endpoint, options, Path(split_target(options.target)[0]).stem)
         async with Processes(program, most=1) as processes:
             worker = await processes.open()
             return _card(worker.card, endpoint, options)
@@ -150,7 +116,7 @@ class WorkerAdapter:
 
     @asynccontextmanager
     async def _connect(self, endpoint: Endpoint, label: str) -> AsyncGenerator[Connection]:
-        options = _options(endpoint)
+        options = read_options(endpoint)
         program = await self._program(endpoint, options, label)
         async with Processes(program, most=options.processes, warm=options.warm) as processes:
             await processes.open()
@@ -158,7 +124,7 @@ class WorkerAdapter:
 
     async def _program(self, endpoint: Endpoint, options: WorkerOptions, label: str) -> Program:
         cwd = Path(endpoint.cwd or self._home.parent)
-        target = _target(options.target, cwd)
+        target = absolute_target(options.target, cwd)
         requirements = cwd / options.requirements if options.requirements else None
         if options.environment:
             python = cwd / options.environment / "bin" / "python"
@@ -297,31 +263,6 @@ class _Turns:
     def __init__(self) -> None:
         self.lock = anyio.Lock()
         self.waiting = 0
-
-
-def _options(endpoint: Endpoint) -> WorkerOptions:
-    try:
-        return WorkerOptions.model_validate(dict(endpoint.options))
-    except ValidationError as error:
-        said = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
-        where = str(endpoint.options.get("target") or "a worker's options")
-        raise BadEndpoint(where, said, f"frameworks: {', '.join(FRAMEWORKS)}") from error
-
-
-def _split(target: str) -> tuple[str, str]:
-    place, colon, attr = target.rpartition(":")
-    return (place, attr) if colon and not attr.endswith(".py") else (target, "")
-
-
-def _target(target: str, cwd: Path) -> str:
-    """Make a file's path absolute, and see that it is there."""
-    place, attr = _split(target)
-    if not place.endswith(".py") and os.sep not in place:
-        return target
-    path = (cwd / Path(place).expanduser()).resolve()
-    if not path.is_file():
-        raise BadEndpoint(str(path), "there is no such file", "give the agent as /path/file.py:object")
-    return f"{path}:{attr}" if attr else str(path)
 
 
 def _card(shown: JsonObject, endpoint: Endpoint, options: WorkerOptions) -> AgentCard:

@@ -16,9 +16,11 @@ from interhub.adapters import (
     Connection,
     DataPart,
     InputRequired,
+    Outcome,
     Principal,
     Progress,
     RemoteRefused,
+    RemoteUnavailable,
     Resume,
     TextPart,
     Update,
@@ -26,6 +28,7 @@ from interhub.adapters import (
     ignore,
 )
 from interhub.adapters.testing import said
+from interhub.adapters.wrappers import Retrying
 from interhub.agent_cards import AgentCard, Endpoint, Json
 from tests.support.workers import AGENTS, EXAMPLES, runs, worker_adapter, worker_endpoint
 
@@ -112,6 +115,25 @@ async def test_an_agent_that_leaves_its_process_only_fails_its_call(tmp_path: Pa
         for key in ("1", "2"):
             with pytest.raises(RemoteRefused, match="SystemExit: leaving"):
                 await connection.call(call(key=key, first="x"), ignore)
+
+
+async def test_a_call_that_ended_is_not_run_again_by_another_process(tmp_path: Path) -> None:
+    log = tmp_path / "ran"
+    outcomes: list[Outcome] = []
+    for _ in range(2):
+        async with connected(tmp_path, graph("counted")) as connection:
+            outcomes.append(await connection.call(call(first=str(log)), ignore))
+    assert outcomes[0] == outcomes[1]
+    assert log.read_text() == "ran\n"
+
+
+async def test_a_crash_is_unavailable_and_a_retry_goes_on_after_the_last_node_that_was_saved(tmp_path: Path) -> None:
+    async with connected(tmp_path, graph("crashing")) as connection:
+        request = call(first=str(tmp_path / "ran"))
+        with pytest.raises(RemoteUnavailable, match="its process ended with exit code 3"):
+            await connection.call(request, ignore)
+        assert said(await Retrying(connection, attempts=5).call(request, ignore)) == "survived"
+    assert (tmp_path / "ran").read_text() == "ran\n"
 
 
 async def test_a_cancelled_plain_node_ends_with_its_process_and_its_children(tmp_path: Path) -> None:

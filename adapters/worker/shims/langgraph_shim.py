@@ -8,8 +8,11 @@ What comes out: the last AI message's text, or the output's only text field that
 `output`, `answer`, ...); the whole output is the structured result, without `messages`.
 
 The thread is the call's context. A graph without a checkpointer gets one in the worker's state folder, so that
-`interrupt()` can be answered by another process. An answer in words resumes with a text, a form with its object, a
-declined question with None; questions of HumanInTheLoopMiddleware take "approve", or else the reason why not.
+`interrupt()` can be answered by another process. A call that comes again after a crash goes on after the last node that
+was saved, or is answered at once if it had ended.
+
+An answer in words resumes with a text, a form with its object, a declined question with None; questions of
+HumanInTheLoopMiddleware take "approve", or else the reason why not.
 """
 
 import importlib
@@ -38,10 +41,10 @@ class LangGraphAgent:
 
     def __init__(self, graph: Any, name: str, description: str, own_saver: bool) -> None:
         self._graph = graph
+        # Each node is saved before the next begins, so that a crash repeats none; an author's own saver is left alone.
+        self._options: dict[str, Any] = {"durability": "sync"} if own_saver else {}
         self._name = name
         self._description = description
-        # Saving at the end is enough for a saver that is only there for questions; an author's own is left alone.
-        self._options: dict[str, Any] = {"durability": "exit"} if own_saver else {}
         self._fields = _fields(graph)
         self._text_field = _text_field(self._fields)
         self.concurrent = not _has_sync_nodes(graph)
@@ -74,13 +77,21 @@ class LangGraphAgent:
         """Stream the graph to its end or to its next interrupt."""
         types = importlib.import_module("langgraph.types")
         thread = task.context_id or task.key
+        given = self._input(task)
         resume = task.resume
         if resume is not None:
             thread = resume.state["thread_id"]
             value = _answer(resume.parts, resume.text, resume.data, resume.accepted, resume.state)
             graph_input: Any = types.Command(resume={resume.state["interrupt_id"]: value})
         else:
-            graph_input = self._input(task)
+            graph_input = given
+            before = await self._before(thread, task.key)
+            if before is not None and before.interrupts:
+                return _question(before.interrupts[0], thread)
+            if before is not None and not before.next:
+                return self._output(before.values, given)
+            if before is not None:
+                graph_input = None  # goes on after the last node that was saved
         config: dict[str, Any] = {
             "configurable": {"thread_id": thread, "idempotency_key": task.key, "context_id": task.context_id},
             "callbacks": [_usage_handler(task)],
@@ -89,7 +100,16 @@ class LangGraphAgent:
         output, interrupts = await self._stream(task, graph_input, config)
         if interrupts:
             return _question(interrupts[0], thread)
-        return self._output(output, graph_input)
+        return self._output(output, given)
+
+    async def _before(self, thread: str, key: str) -> Any:
+        """Return the thread's saved state if its last run was of this very call, which another process began."""
+        if not hasattr(self._graph, "builder"):
+            return None
+        state = await self._graph.aget_state({"configurable": {"thread_id": thread}})
+        metadata = object_of(state.metadata)
+        began = metadata.get("source") != "input"  # else only the input was saved: no node is pending yet
+        return state if began and metadata.get("idempotency_key") == key else None
 
     async def _stream(self, task: Task, graph_input: Any, config: dict[str, Any]) -> tuple[Any, list[Any]]:
         output: Any = None
@@ -137,7 +157,7 @@ class LangGraphAgent:
             raise Refused(f"the graph's input has no field for a text; send data with {', '.join(self._fields)}")
         return data
 
-    def _output(self, output: Any, graph_input: Any) -> dict[str, Any]:
+    def _output(self, output: Any, given: Any) -> dict[str, Any]:
         if not isinstance(output, Mapping):
             dump = getattr(output, "model_dump", None)
             if dump is None:
@@ -153,8 +173,7 @@ class LangGraphAgent:
         spoken = [message for message in cast("list[Any]", messages or []) if getattr(message, "type", "") == "ai"]
         if spoken:
             return completed(text_parts(_text_of(spoken[-1])), structured)
-        given = object_of(graph_input)
-        texts = [name for name, value in values.items() if isinstance(value, str) and name not in given]
+        texts = [name for name, value in values.items() if isinstance(value, str) and name not in object_of(given)]
         name = next((name for name in TEXT_OUTPUTS if name in texts), texts[0] if len(texts) == 1 else None)
         return completed(text_parts(values[name]) if name else data_parts(structured), structured)
 

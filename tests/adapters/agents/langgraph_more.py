@@ -106,6 +106,18 @@ def exiting():
     sys.exit("I will not be made")
 
 
+def crash_once(state: Job) -> Job:
+    path = Path(state["first"] + ".crashed")
+    if not os.path.exists(path):
+        note(path)
+        os._exit(3)
+    return {"second": "survived"}
+
+
+crashing = StateGraph(Job).add_node("count", count_slowly).add_node("crash", crash_once)
+crashing = crashing.add_edge(START, "count").add_edge("count", "crash").compile()
+
+
 async def leave(state: Job) -> Job:
     sys.exit("leaving")
 
