@@ -7,8 +7,10 @@ import os
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from importlib.metadata import version
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import anyio
 
@@ -53,7 +55,7 @@ class McpAdapter:
         from .mcp_catalogue import read_card
         from .mcp_session import SessionEvents
 
-        label = endpoint.url or " ".join(endpoint.command)
+        label = _label(endpoint)
         target = self._target(endpoint, label)
         async with target.session(SessionEvents()) as session:
             return await read_card(session, endpoint, label, timeout_s=self._startup_timeout_s)
@@ -74,6 +76,16 @@ class McpAdapter:
             startup_timeout_s=self._startup_timeout_s,
             client_info={"name": "interhub", "version": version("interhub")},
         )
+
+
+def _label(endpoint: Endpoint) -> str:
+    """Name a server that has no name yet, by nothing of its address or command that may be a secret."""
+    if endpoint.url:
+        parts = urlsplit(endpoint.url)
+        return f"{parts.scheme}://{parts.hostname}{f':{parts.port}' if parts.port else ''}{parts.path}"
+    program = Path(endpoint.command[0]).name if endpoint.command else "the server"
+    what = next((argument for argument in endpoint.command[1:] if not argument.startswith("-")), "")
+    return f"{program} {what}"[:80].strip().splitlines()[0]
 
 
 class _Conversation:

@@ -7,7 +7,7 @@ sits a transport of ours that answers such a request with a made-up 502, and not
 
 import ssl
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache
@@ -132,7 +132,8 @@ class FaultKeeping(httpx2.AsyncBaseTransport):
         try:
             response = await self._inner.handle_async_request(request)
         except httpx2.TransportError as error:
-            exchange.fault = RemoteUnavailable(self._label, _why(error, request.url))
+            error.request = request
+            exchange.fault = http_error(error, self._label)
             if request.method != "POST":
                 raise
             return httpx2.Response(502, request=request)
@@ -143,7 +144,7 @@ class FaultKeeping(httpx2.AsyncBaseTransport):
         kind = response.headers.get("content-type", "").split(";")[0].strip().lower()
         if response.status_code == 200 and kind not in ("application/json", "text/event-stream"):
             what = "a web page" if kind == "text/html" else f"{kind or 'no content type'}"
-            exchange.fault = ProtocolViolation(self._label, f"{request.url} answered with {what}, not with MCP")
+            exchange.fault = ProtocolViolation(self._label, f"{_place(request.url)} answered with {what}, not with MCP")
         response.stream = _Bounded(response.stream, exchange, self._label)
         return response
 
@@ -174,11 +175,13 @@ class FaultKeeping(httpx2.AsyncBaseTransport):
         elif _is_jsonrpc_error(body):
             pass
         elif status in _RETRYABLE:
-            exchange.fault = ServerBusy(self._label, f"{request.url} answered {said}")
+            exchange.fault = ServerBusy(self._label, f"{_place(request.url)} answered {said}")
         elif status == 413:
             exchange.fault = RemoteRefused(self._label, f"the request is too large for it: {said}", (), status)
         else:
-            exchange.fault = ProtocolViolation(self._label, f"{request.url} answered {said}: no MCP server is there")
+            exchange.fault = ProtocolViolation(
+                self._label, f"{_place(request.url)} answered {said}: no MCP server is there"
+            )
         return whole
 
     async def aclose(self) -> None:
@@ -219,17 +222,34 @@ class _Bounded(httpx2.AsyncByteStream):
         await self._inner.aclose()
 
 
-def _why(error: httpx2.TransportError, url: httpx2.URL) -> str:
-    where = f"{url.host}:{url.port}" if url.port else url.host
+def http_error(error: httpx2.HTTPError, label: str) -> AdapterError:
+    """Say in our words what went wrong below HTTP, or what an HTTP status says."""
+    host = "the server"
+    with suppress(RuntimeError):  # how httpx2 says that the error knows no request
+        host = error.request.url.netloc.decode("ascii")
     match error:
         case httpx2.ConnectTimeout():
-            return f"{where} does not take connections (none within {_CONNECT_S:g} s)"
+            return RemoteUnavailable(label, f"{host} does not take connections (none within {_CONNECT_S:g} s)")
         case httpx2.ConnectError():
-            return f"nothing answers at {where} ({error})"
+            return RemoteUnavailable(label, f"nothing answers at {host} ({error})")
         case httpx2.ReadTimeout():
-            return f"{where} said nothing for {_READ_S:g} s"
+            return RemoteUnavailable(label, f"{host} said nothing for {_READ_S:g} s")
+        case httpx2.SSEError():
+            return ProtocolViolation(label, f"{host} sends no events: {error}")
+        case httpx2.HTTPStatusError():
+            status = error.response.status_code
+            if status in (401, 403):
+                return RemoteDenied(label, f"HTTP {status}; give it credentials in the endpoint's headers", (), status)
+            if status in _RETRYABLE:
+                return ServerBusy(label, f"{host} answered HTTP {status}")
+            return ProtocolViolation(label, f"{host} answered HTTP {status}: no MCP server is there")
         case _:
-            return f"the connection to {where} broke off ({error or type(error).__name__})"
+            return RemoteUnavailable(label, f"the connection to {host} broke off ({error or type(error).__name__})")
+
+
+def _place(url: httpx2.URL) -> str:
+    """Return an address as it may be shown: what follows the path, or stands before the host, can be a secret."""
+    return str(url.copy_with(userinfo=b"", query=None, fragment=None))
 
 
 def _is_jsonrpc_error(body: bytes) -> bool:

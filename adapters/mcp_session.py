@@ -4,6 +4,7 @@ The SDK gives transports and the JSON-RPC dispatcher; negotiation and the per-re
 SDK's own session parses every message into models that drop what they do not know (reference: mcp.md, section 1.7).
 """
 
+import math
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from typing import Any, cast
 
 import anyio
 import anyio.abc
+import httpx2
 import structlog
 from mcp import MCPError
 from mcp.client._transport import TransportStreams
@@ -47,8 +49,9 @@ from mcp_types.version import (
 from interhub.agent_cards import JsonObject
 
 from .errors import AdapterError, BadEndpoint, ProtocolViolation, RemoteRefused, RemoteTimeout, RemoteUnavailable
-from .mcp_http import Exchange, ServerBusy, Sink, current_exchange
+from .mcp_http import Exchange, ServerBusy, Sink, current_exchange, http_error
 
+_DIAGNOSIS_S = 2.0
 PROBE_S = 10.0
 """How long `server/discover` may take before the server is taken for one that ignores what it does not know."""
 ENVELOPE = (PROTOCOL_VERSION_META_KEY, CLIENT_INFO_META_KEY, CLIENT_CAPABILITIES_META_KEY)
@@ -355,42 +358,51 @@ async def open_session(
         AdapterError: no MCP server answers, or we speak no version in common.
         RemoteTimeout: it did not answer in time.
     """
+    # The time to start is a scope around everything, because some transports take their time while they are entered.
+    with anyio.CancelScope(deadline=anyio.current_time() + startup_timeout_s + _DIAGNOSIS_S) as starting:
+        try:
+            async with streams as (read, write):
+                dispatcher: JSONRPCDispatcher[TransportContext] = JSONRPCDispatcher(read, write)
+                session = McpSession(dispatcher, label=label, client=client, events=events, diagnose=diagnose)
+                async with anyio.create_task_group() as tasks:
+                    await tasks.start(_pump, dispatcher, session)
+                    try:
+                        with anyio.fail_after(startup_timeout_s):
+                            await session.negotiate(version)
+                    except TimeoutError:
+                        raise await diagnose(RemoteTimeout(label, startup_timeout_s)) from None
+                    except MCPError as error:
+                        raise RemoteRefused(label, error.message, (), error.code) from error
+                    starting.deadline = math.inf
+                    yield session
+                    tasks.cancel_scope.cancel()
+        except (BaseExceptionGroup, httpx2.HTTPError) as error:
+            found = adapter_error(error, label)
+            if found is None:
+                raise
+            raise found from error
+    if starting.cancelled_caught:
+        raise RemoteTimeout(label, startup_timeout_s)
+
+
+async def _pump(
+    dispatcher: JSONRPCDispatcher[TransportContext], session: McpSession, *, task_status: anyio.abc.TaskStatus[None]
+) -> None:
     try:
-        async with streams as (read, write):
-            dispatcher: JSONRPCDispatcher[TransportContext] = JSONRPCDispatcher(read, write)
-            session = McpSession(dispatcher, label=label, client=client, events=events, diagnose=diagnose)
-
-            async def pump(*, task_status: anyio.abc.TaskStatus[None]) -> None:
-                try:
-                    await dispatcher.run(session.on_request, session.on_notify, task_status=task_status)
-                finally:
-                    session.lost.set()
-
-            async with anyio.create_task_group() as tasks:
-                await tasks.start(pump)
-                try:
-                    with anyio.fail_after(startup_timeout_s):
-                        await session.negotiate(version)
-                except TimeoutError:
-                    raise await diagnose(RemoteTimeout(label, startup_timeout_s)) from None
-                except MCPError as error:
-                    raise RemoteRefused(label, error.message, (), error.code) from error
-                yield session
-                tasks.cancel_scope.cancel()
-    except BaseExceptionGroup as group:
-        found = adapter_error(group)
-        if found is None:
-            raise
-        raise found from group
+        await dispatcher.run(session.on_request, session.on_notify, task_status=task_status)
+    finally:
+        session.lost.set()
 
 
-def adapter_error(error: BaseException) -> AdapterError | None:
-    """Find the error in the groups that task groups wrap it in."""
+def adapter_error(error: BaseException, label: str) -> AdapterError | None:
+    """Find the error in the groups that task groups wrap it in; a transport's own is translated."""
     if isinstance(error, AdapterError):
         return error
+    if isinstance(error, httpx2.HTTPError):
+        return http_error(error, label)
     if isinstance(error, BaseExceptionGroup):
         for inner in cast("BaseExceptionGroup[BaseException]", error).exceptions:
-            if (found := adapter_error(inner)) is not None:
+            if (found := adapter_error(inner, label)) is not None:
                 return found
     return None
 

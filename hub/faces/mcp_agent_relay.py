@@ -69,7 +69,7 @@ class Relay:
         self._bus = InMemorySubscriptionBus()
         self._listen = ListenHandler(self._bus)
         self._schemas: dict[str, JsonObject] = {}
-        self._schemas_of: Agent | None = None
+        self._schemas_of = ""
         self._refuses_handshake = anyio.Event()
         """Set once the server has been found to speak the newer era only."""
         self.server: Server[Any] = Server(
@@ -79,10 +79,10 @@ class Relay:
 
     def _input_schema(self, name: str) -> dict[str, Any] | None:
         """Return what `Mcp-Param-*` headers are checked by; a tool we have not heard of is left to its server."""
-        if self._schemas_of is not self.agent:
+        if self._schemas_of != self.agent.digest:
             tools = (found for found in self.agent.card.capabilities if found.kind is Kind.TOOL)
             self._schemas = {tool.name: tool.input_schema for tool in tools}
-            self._schemas_of = self.agent
+            self._schemas_of = self.agent.digest
         schema = self._schemas.get(name)
         return dict(schema) if schema is not None else None
 

@@ -3,10 +3,18 @@
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import cast
+from typing import Any, cast
 
 import anyio
+import mcp_types as t
 import pytest
+from mcp.server.context import ServerRequestContext
+from mcp.server.lowlevel.server import Server
+from mcp.server.runner import serve_loop
+from mcp.server.sse import SseServerTransport
+from starlette.applications import Starlette
+from starlette.routing import Mount, Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from interhub.adapters import (
     Call,
@@ -29,8 +37,8 @@ from interhub.adapters import (
     text_of,
 )
 from interhub.adapters.mcp import McpAdapter
-from interhub.agent_cards import AgentCard, Endpoint, Json, JsonObject, Kind
-from tests.support.mcp_servers import EVERYTHING, at, over_http, program
+from interhub.agent_cards import AgentCard, Binding, Endpoint, Json, JsonObject, Kind
+from tests.support.mcp_servers import EVERYTHING, at, over_http, program, serving
 
 pytestmark = pytest.mark.anyio
 
@@ -315,3 +323,34 @@ async def test_a_call_that_fails_on_the_way_does_not_touch_its_neighbours() -> N
 async def test_a_list_of_many_pages_is_read_to_its_end() -> None:
     card = await McpAdapter().describe(program(EVERYTHING, "--page-size", "3"))
     assert sum(capability.kind is Kind.TOOL for capability in card.capabilities) > 30
+
+
+async def test_the_older_http_with_sse_is_spoken_too() -> None:
+    server: Server[dict[str, Any]] = Server("old", on_list_tools=no_tools)
+    streams = SseServerTransport("/messages/")
+
+    async def events(scope: Scope, receive: Receive, send: Send) -> None:
+        async with streams.connect_sse(scope, receive, send) as (read, write):
+            await serve_loop(server, read, write, lifespan_state={})
+
+    routes = [Route("/sse", Events(events)), Mount("/messages/", streams.handle_post_message)]
+    async with serving(Starlette(routes=routes)) as address:
+        endpoint = Endpoint(binding=Binding.MCP_SSE, url=f"{address}/sse", version="2025-11-25")
+        card = await McpAdapter(startup_timeout_s=10).describe(endpoint)
+        assert card.name == "old"
+
+
+class Events:
+    """An ASGI application that Starlette takes for one, and not for a function of requests."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._app(scope, receive, send)
+
+
+async def no_tools(
+    ctx: ServerRequestContext[dict[str, Any], Any], params: t.PaginatedRequestParams | None
+) -> t.ListToolsResult:
+    return t.ListToolsResult(tools=[], ttl_ms=0, cache_scope="private")

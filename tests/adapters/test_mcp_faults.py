@@ -4,7 +4,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import anyio
 import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from interhub.adapters import (
@@ -25,12 +25,13 @@ from interhub.adapters import (
     ProtocolViolation,
     RemoteDenied,
     RemoteRefused,
+    RemoteTimeout,
     RemoteUnavailable,
     ignore,
     text_of,
 )
 from interhub.adapters.mcp import McpAdapter
-from interhub.agent_cards import AgentCard, Binding, Capability, Endpoint, Kind
+from interhub.agent_cards import AgentCard, Binding, Capability, Endpoint, JsonObject, Kind
 from tests.support.mcp_servers import EVERYTHING, at, program, script, serving
 
 pytestmark = pytest.mark.anyio
@@ -52,7 +53,7 @@ def web(answer: Answer) -> Starlette:
 @pytest.mark.parametrize(
     ("endpoint", "kind", "words"),
     [
-        (Endpoint(binding=Binding.MCP_STDIO, command=("no-such-program",)), BadEndpoint, "is not installed; install it"),
+        (Endpoint(binding=Binding.MCP_STDIO, command=("no-such-program",)), BadEndpoint, "is not installed"),
         (Endpoint(binding=Binding.MCP_STDIO), BadEndpoint, "no command is given"),
         (
             Endpoint(binding=Binding.MCP_STDIO, command=(sys.executable,), cwd="/no/such/folder"),
@@ -136,6 +137,42 @@ async def test_what_is_no_mcp_server_on_the_web_says_what_it_is(
     assert words in str(error)
 
 
+@pytest.mark.parametrize(
+    ("answer", "kind", "words"),
+    [
+        (page, ProtocolViolation, "text/event-stream"),
+        (missing, ProtocolViolation, "HTTP 404"),
+        (locked, RemoteDenied, "401"),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+async def test_what_is_no_sse_server_says_what_it_is(answer: Answer, kind: type[AdapterError], words: str) -> None:
+    async with serving(web(answer)) as address:
+        error = await refusal(Endpoint(binding=Binding.MCP_SSE, url=f"{address}/mcp"))
+    assert isinstance(error, kind)
+    assert words in str(error)
+
+
+async def test_an_sse_server_that_says_nothing_is_given_up() -> None:
+    async def silent(request: Request) -> Response:
+        async def nothing() -> AsyncGenerator[bytes]:
+            yield b": wait\n\n"
+            await anyio.sleep_forever()
+
+        return StreamingResponse(nothing(), media_type="text/event-stream")
+
+    async with serving(web(silent)) as address:
+        error = await refusal(Endpoint(binding=Binding.MCP_SSE, url=f"{address}/mcp"), timeout_s=0.5)
+    assert isinstance(error, RemoteTimeout)
+
+
+async def test_no_error_shows_what_may_be_a_secret_in_an_address() -> None:
+    async with serving(web(missing)) as address:
+        error = await refusal(at(f"{address.replace('//', '//ada:pa55@')}/mcp?token=s3cret"))
+    assert "pa55" not in str(error)
+    assert "s3cret" not in str(error)
+
+
 async def test_a_server_that_breaks_off_in_the_middle_fails_that_call_alone() -> None:
     listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
 
@@ -144,6 +181,7 @@ async def test_a_server_that_breaks_off_in_the_middle_fails_that_call_alone() ->
             await stream.receive()
             await stream.send(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 500\r\n\r\n{")
 
+    error: AdapterError | None = None
     async with listener, anyio.create_task_group() as tasks:
         tasks.start_soon(listener.serve, break_off)
         port = listener.extra(anyio.abc.SocketAttribute.local_port)
@@ -228,7 +266,7 @@ async def test_a_content_type_of_the_future_becomes_data_and_the_result_is_kept(
 
 
 async def test_a_schema_that_points_into_the_network_is_not_followed() -> None:
-    schema = {"type": "object", "properties": {"a": {"$ref": "http://127.0.0.1:9/schema.json"}}}
+    schema: JsonObject = {"type": "object", "properties": {"a": {"$ref": "http://127.0.0.1:9/schema.json"}}}
     capability = Capability(name="look", kind=Kind.TOOL, input_schema=schema)
     card = AgentCard(name="raw", capabilities=(capability,))
     endpoint = raw(called={"content": [{"type": "text", "text": "seen"}]})

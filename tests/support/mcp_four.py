@@ -97,7 +97,8 @@ def main() -> None:
     parser.add_argument("--era", default="both")
     given = parser.parse_args()
     four = Four(given.log)
-    server: Server[Any] = Server("four", on_list_tools=four.list_tools, on_call_tool=four.call_tool)
+    server: Server[Any] = Server("four", on_list_tools=four.list_tools)
+    server.add_request_handler("tools/call", t.CallToolRequestParams, four.call_tool)
     if given.era == "legacy":
         server.middleware.insert(0, legacy_only)
     if given.http is None:

@@ -196,7 +196,9 @@ async def test_the_callers_credentials_stay_here_and_its_meta_goes_on(era: str) 
         site(every=at(upstream)) as (_, faces),
         client(f"{faces}/every/mcp", era) as connected,
     ):
-        seen = (await connected.call_tool("reflect", {}, meta={"example.com/a": 1})).structured_content
+        seen = (
+            await connected.call_tool("reflect", {}, meta=cast("t.RequestParamsMeta", {"example.com/a": 1}))
+        ).structured_content
     assert seen is not None
     assert "authorization" not in seen["headers"]
     assert seen["meta"]["example.com/a"] == 1
