@@ -29,7 +29,7 @@ def test_an_argument_wins_over_the_environment_and_that_over_the_file(
 
     assert (settings.server.port, settings.server.host) == (1003, "127.0.0.8")
     assert settings.server.max_body_bytes == 5000
-    assert settings.limits.call_timeout_s == 300.0
+    assert settings.limits.connection_idle_s == 300.0
 
 
 def test_the_file_in_the_working_directory_is_read_before_the_one_in_the_data_directory(tmp_path: Path) -> None:
