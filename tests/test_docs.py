@@ -1,0 +1,45 @@
+"""What the documents promise is there, and what is there is in the documents."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from interhub.hub.supervisor.model import STEP_KINDS, CallSpec, CallStep, Plan, Retry, load_plan
+from interhub.hub.supervisor.run import EventKind
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+WORKFLOWS = ROOT / "docs" / "workflows.md"
+
+
+def code_blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("kind", EventKind)
+def test_every_kind_of_event_is_documented(kind: EventKind) -> None:
+    assert f"| `{kind.value}` |" in (ROOT / "docs" / "events.md").read_text()
+
+
+@pytest.mark.parametrize(
+    "name",
+    sorted({*Plan.model_fields, *CallSpec.model_fields, *Retry.model_fields, *CallStep.model_fields, *STEP_KINDS}),
+)
+def test_every_key_of_a_workflow_is_documented(name: str) -> None:
+    assert f"`{name}`" in WORKFLOWS.read_text()
+
+
+def test_the_workflows_in_the_documents_are_ones() -> None:
+    documents = [yaml.safe_load(block) for page in PAGES for block in code_blocks(page, "yaml")]
+    workflows = [document for document in documents if document.get("kind") == "workflow"]
+    assert len(workflows) >= 2
+    for document in workflows:
+        load_plan(document)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_between_documents_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\((?!https?://|#)([^)#]+)", page.read_text()):
+        assert (page.parent / target).exists(), target
