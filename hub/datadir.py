@@ -201,8 +201,14 @@ class DataDir:
             if not only_if_missing:
                 os.replace(name, file)
                 return
-            with suppress(FileExistsError):
+            try:
                 os.link(name, file)  # two who start at once agree on the first one's key
+            except FileExistsError:
+                pass
+            except OSError:  # a file system without hard links
+                if not file.exists():
+                    os.replace(name, file)
+                    return
             os.unlink(name)
         except OSError:
             with suppress(OSError):
