@@ -108,6 +108,10 @@ class Engine(Protocol):
         """Return how runs stand; those it has never heard of are missing."""
         ...
 
+    async def result(self, run_id: str) -> JsonObject | None:
+        """Return what a run that is done returned; None for any other."""
+        ...
+
     async def stop(self) -> None:
         """End. Runs under way stay so and are taken up by the next process."""
         ...

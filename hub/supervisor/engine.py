@@ -199,6 +199,13 @@ class DbosEngine:
                 known[status.workflow_id] = _STATES.get(status.status, EngineState.BROKEN)
         return known
 
+    async def result(self, run_id: str) -> JsonObject | None:
+        """Return what a run that is done returned; None for any other."""
+        found = await DBOS.list_workflows_async(workflow_ids=[run_id], load_input=False)
+        if not found or found[0].status != "SUCCESS":
+            return None
+        return cast("JsonObject", found[0].output)
+
     async def stop(self) -> None:
         """End. Runs under way stay so and are taken up by the next process."""
         if self._executing:

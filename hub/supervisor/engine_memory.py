@@ -27,8 +27,6 @@ class Record:
     given: JsonObject
     calls: dict[int, tuple[str, Json]] = field(default_factory=dict[int, tuple[str, Json]])
     """Number of a call to its name and result."""
-    order: list[int] = field(default_factory=list[int])
-    """Numbers in the order in which they were recorded."""
     state: EngineState = EngineState.ACTIVE
     result: JsonObject | None = None
     messages: dict[str, "asyncio.Future[Json]"] = field(default_factory=dict[str, "asyncio.Future[Json]"])
@@ -128,7 +126,7 @@ class _Execution:
             return known[1]
         result: Json = orjson.loads(orjson.dumps(await body()))
         record.calls[number] = (name, result)
-        record.order.append(number)
+        self._engine.order.append((self._id, number))
         return result
 
 
@@ -136,24 +134,24 @@ class MemoryEngine:
     """Runs in memory."""
 
     def __init__(self, records: Mapping[str, Record] | None = None) -> None:
-        """`records` are those of an earlier engine, whole or cut off: launch takes up what has not ended."""
+        """`records` are those of an earlier engine, whole or cut off: a run of theirs goes on when it is started."""
         self.records: dict[str, Record] = dict(records or {})
+        self.order: list[tuple[str, int]] = []
+        """Run and number of each call, in the order in which this engine recorded them."""
         self._execute: Execute | None = None
         self._crashed: Crashed | None = None
         self._tasks: dict[str, asyncio.Task[JsonObject]] = {}
 
     async def launch(self, execute: Execute, crashed: Crashed) -> None:
-        """Begin, and take up the runs that have not ended."""
+        """Begin."""
         self._execute, self._crashed = execute, crashed
-        for run_id, record in tuple(self.records.items()):
-            if record.state is EngineState.ACTIVE and "." not in run_id:
-                self._begin(run_id, recovered=True)
 
     async def start(self, run_id: str, given: JsonObject) -> None:
-        """Start a run. The same id again changes nothing."""
-        if run_id not in self.records:
-            self.records[run_id] = Record(given=given)
-            self._begin(run_id, recovered=False)
+        """Start a run, or take up one of an earlier engine. The same id again changes nothing."""
+        if run_id not in self._tasks:
+            recovered = run_id in self.records
+            self.records.setdefault(run_id, Record(given=given))
+            self._begin(run_id, recovered=recovered)
 
     async def send(self, run_id: str, topic: str, message: Json, key: str) -> None:
         """Send a message; the first of a topic counts."""
@@ -177,6 +175,10 @@ class MemoryEngine:
         """Return how runs stand."""
         return {run_id: self.records[run_id].state for run_id in run_ids if run_id in self.records}
 
+    async def result(self, run_id: str) -> JsonObject | None:
+        """Return what a run that is done returned."""
+        return self.records[run_id].result if run_id in self.records else None
+
     async def stop(self) -> None:
         """End; what was recorded stays in `records`."""
         tasks = list(self._tasks.values())
@@ -184,6 +186,16 @@ class MemoryEngine:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
+
+    def cut(self, length: int) -> dict[str, Record]:
+        """Return the records as a crash leaves them after that many calls were recorded: for another engine."""
+        kept = set(self.order[:length])
+        left: dict[str, Record] = {}
+        for run_id, record in self.records.items():
+            calls = {number: call for number, call in record.calls.items() if (run_id, number) in kept}
+            if calls or "." not in run_id:
+                left[run_id] = Record(given=record.given, calls=calls)
+        return left
 
     def message(self, run_id: str, topic: str) -> "asyncio.Future[Json]":
         """Return where a message to a run arrives."""

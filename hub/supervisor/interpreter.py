@@ -165,13 +165,16 @@ class Interpreter:
         )
 
     async def _finish(self, root: str, envelope: JsonObject) -> Json:
-        if envelope.get("ok") is True:
-            payload: dict[str, Json] = {"result": {key: envelope[key] for key in ("value", "blob") if key in envelope}}
-            await self._journal.append(Fact(run_id=root, kind=EventKind.RUN_COMPLETED, payload=payload))
-        else:
-            payload = {"error": envelope.get("error")}
-            await self._journal.append(Fact(run_id=root, kind=EventKind.RUN_FAILED, payload=payload))
+        await self._journal.append(final_fact(root, envelope))
         return None
+
+
+def final_fact(root: str, envelope: JsonObject) -> Fact:
+    """Return the event of a run's end, with its outcome."""
+    if envelope.get("ok") is True:
+        result: dict[str, Json] = {key: envelope[key] for key in ("value", "blob") if key in envelope}
+        return Fact(run_id=root, kind=EventKind.RUN_COMPLETED, payload={"result": result})
+    return Fact(run_id=root, kind=EventKind.RUN_FAILED, payload={"error": envelope.get("error")})
 
 
 class _Execution:

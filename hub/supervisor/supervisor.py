@@ -22,8 +22,8 @@ from . import records
 from .approvals import Approvals
 from .delegation import Delegator
 from .durable import Engine, EngineState
-from .envelope import StepValue, assignment_to_json, mapping, text
-from .interpreter import Interpreter, load_blob, task_of
+from .envelope import StepValue, assignment_to_json, failed_because, mapping, text
+from .interpreter import Interpreter, final_fact, load_blob, task_of
 from .journal import Fact, Journal
 from .model import Plan
 from .planner import Planners, agent_workflow, standard_planners, workflow_inputs
@@ -351,9 +351,10 @@ class Supervisor:
                 payload: dict[str, Json] = {"why": "canceled"}
                 await self._journal.append(Fact(run_id=record.id, kind=EventKind.RUN_CANCELED, payload=payload))
             elif state is not EngineState.ACTIVE:
-                # The last step appends the final event before it is recorded: only a run that broke ends without it.
-                error: dict[str, Json] = {"reason": "INTERNAL", "message": "the hub failed; its log says why"}
-                await self._journal.append(Fact(run_id=record.id, kind=EventKind.RUN_FAILED, payload={"error": error}))
+                # The journal is behind: a crash of the machine can take what it wrote last, the engine's never.
+                envelope = await self._engine.result(record.id)
+                broken = failed_because("INTERNAL", "the hub failed; its log says why")
+                await self._journal.append(final_fact(record.id, broken if envelope is None else envelope))
         active = [record.id for record in unfinished if states.get(record.id) is EngineState.ACTIVE]
         await self._approvals.deliver(active)
         log.info("runs_taken_up", runs=len(active), unfinished=len(unfinished))
