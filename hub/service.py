@@ -188,7 +188,8 @@ class Hub:
             arguments=arguments or {},
             message=message,
             principal=principal,
-            idempotency_key=idempotency_key or str(uuid4()),
+            # A key is its principal's own: an agent that remembers results by key must not show one to another.
+            idempotency_key=f"{principal.key}/{idempotency_key}" if idempotency_key else str(uuid4()),
             context_id=context_id,
             resume=resume,
             timeout_s=timeout_s,

@@ -15,6 +15,7 @@ from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import cast
+from uuid import NAMESPACE_URL, uuid5
 
 import anyio
 import structlog
@@ -176,6 +177,7 @@ class WorkerConnection:
             RemoteUnavailable: the process ended; running the call again is safe as far as the agent's own work is.
             RemoteRefused: the agent raised, with the exception's type and words.
         """
+        call = replace(call, context_id=_thread(call))
         params: dict[str, Json] = {"message": _message(call), "metadata": {**call.meta, **call.trace}}
         if call.resume is not None:
             params["resume"] = {
@@ -297,6 +299,11 @@ def _card(shown: JsonObject, endpoint: Endpoint, options: WorkerOptions) -> Agen
 
 def _skill_id(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-") or "run"
+
+
+def _thread(call: Call) -> str:
+    """The agent's own thread of a conversation: another principal's of the same name is another."""
+    return str(uuid5(NAMESPACE_URL, f"{call.principal.key}/{call.context_id}")) if call.context_id else ""
 
 
 def _message(call: Call) -> JsonObject:

@@ -69,6 +69,13 @@ async def test_a_chat_remembers_its_context_and_counts_its_tokens(tmp_path: Path
         assert said(await connection.call(call("pay", key="3", context="d"), ignore)) == "heard: pay | paid 5"
 
 
+async def test_another_principals_context_of_the_same_name_is_another(tmp_path: Path) -> None:
+    async with connected(tmp_path, graph("chat")) as connection:
+        await connection.call(call("secret", key="1", context="c"), ignore)
+        theirs = replace(call("hello", key="2", context="c"), principal=Principal(subject="bob"))
+        assert said(await connection.call(theirs, ignore)) == "heard: hello"
+
+
 @pytest.mark.parametrize(("answer", "ended"), [("Approve!", "paid 5"), ("too dear", "too dear")])
 async def test_a_tool_that_needs_approval_asks_for_it(answer: str, ended: str, tmp_path: Path) -> None:
     async with connected(tmp_path, graph("careful")) as connection:

@@ -17,9 +17,13 @@ AGENTS = ROOT / "tests" / "adapters" / "agents"
 EXAMPLES = ROOT / "examples" / "workers"
 
 
+WORKER_ENVIRONMENTS = Path(os.environ.get("INTERHUB_TEST_WORKERS") or ROOT / ".interhub" / "test-workers")
+"""Where the environments are that all test runs share; the first run builds them."""
+
+
 def environments() -> Environments:
-    """The environments that all test runs share; the first run builds them."""
-    return Environments(Path(os.environ.get("INTERHUB_TEST_WORKERS") or ROOT / ".interhub" / "test-workers"))
+    """The environments that all test runs share."""
+    return Environments(WORKER_ENVIRONMENTS)
 
 
 def worker_adapter(home: Path, **environ: str) -> WorkerAdapter:
