@@ -385,6 +385,9 @@ class _OwnSession:
 class _Standalone(SessionEvents):
     """Passes on what belongs to a client's own session; also the Sink of its requests."""
 
+    owner = ""
+    waiting = False
+
     def __init__(self, notify: Notify, ask: Ask) -> None:
         self._notify = notify
         self._ask = ask
@@ -404,6 +407,9 @@ class _Standalone(SessionEvents):
 
 class _Shared(SessionEvents):
     """Hands what belongs to no request to those who watch; also the Sink of our own subscription."""
+
+    owner = ""
+    waiting = False
 
     def __init__(self, heard: Callable[[str, JsonObject], None]) -> None:
         self._heard = heard

@@ -37,6 +37,16 @@ _RETRYABLE = frozenset({408, 425, 429, 500, 502, 503, 504})
 class Sink(Protocol):
     """Where what belongs to one request goes while it lasts."""
 
+    @property
+    def owner(self) -> str:
+        """Whose request it is (`Principal.key`); empty where the whole session is one client's."""
+        ...
+
+    @property
+    def waiting(self) -> bool:
+        """Whether the server waits for an answer to what it asked in the request, and so says nothing about it."""
+        ...
+
     async def notify(self, method: str, params: JsonObject) -> None:
         """Take a notification that came for the request."""
         ...

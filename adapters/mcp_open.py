@@ -79,6 +79,11 @@ class OpenRequest:
         self._events: deque[Event] = deque()
         self._more = anyio.Event()
 
+    @property
+    def waiting(self) -> bool:
+        """Whether the server waits for an answer."""
+        return bool(self.questions)
+
     async def next(self) -> Event:
         """Return the next event, in the order they came. Nothing comes after Ended."""
         while not self._events:

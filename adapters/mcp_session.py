@@ -300,15 +300,21 @@ class McpSession:
         return error
 
     def _exchange(self) -> Exchange | None:
-        """The request that what just arrived belongs to.
+        """The request that what just arrived belongs to; None when that cannot be told.
 
         Over HTTP it is the one on whose stream it came. Over stdio the protocol does not say: the newest is as good a
-        guess as there is, and all of them belong to callers who share this session.
+        guess as there is while all of them are one principal's, and nobody's business while they are not.
         """
         exchange = current_exchange.get()
         if exchange is not None and exchange.sink is not None:
             return exchange
-        return next((live for live in reversed(self._live.values()) if live.sink is not None), None)
+        subscriptions = [id(listening) for listening in self._listening.values()]
+        live = [
+            (exchange, exchange.sink.owner)
+            for exchange in self._live.values()
+            if exchange.sink is not None and not exchange.sink.waiting and id(exchange) not in subscriptions
+        ]
+        return live[-1][0] if len({owner for _, owner in live}) == 1 else None
 
     async def on_request(
         self, context: DispatchContext[TransportContext], method: str, params: Mapping[str, Any] | None

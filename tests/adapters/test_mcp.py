@@ -236,6 +236,23 @@ async def test_nobody_else_can_answer_a_question() -> None:
         assert "ada" in text_of(mine.parts)
 
 
+async def test_a_question_that_may_be_of_another_principals_call_reaches_nobody() -> None:
+    async with connected(program(EVERYTHING, version="2025-11-25")) as session, anyio.create_task_group() as tasks:
+        eves = Call(
+            capability="slow",
+            kind=Kind.TOOL,
+            arguments={"seconds": 60},
+            principal=Principal(subject="eve"),
+            idempotency_key="k",
+        )
+        tasks.start_soon(session.connection.call, eves, session.report)
+        with anyio.fail_after(10):
+            await session.heard.wait()
+        outcome = await session.completed("test_elicitation", {"message": "Who are you?"})
+        assert "not supported" in text_of(outcome.parts)
+        tasks.cancel_scope.cancel()
+
+
 @pytest.mark.parametrize("leg", ["stdio-legacy", "stdio-modern"])
 async def test_a_server_that_wants_a_model_is_told_that_there_is_none(leg: str) -> None:
     async with endpoint_of(leg) as endpoint, connected(endpoint) as session:
