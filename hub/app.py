@@ -151,9 +151,10 @@ def _adapters(settings: Settings, home: DataDir, agent_changed: Callable[[str, s
         return LocalAdapter()
 
     def worker() -> Adapter:
-        from interhub.adapters.worker import WorkerAdapter
+        from interhub.adapters.worker import Environments, WorkerAdapter
 
-        return WorkerAdapter(home.workers, logs=home.logs)
+        environments = Environments(settings.worker_environments)
+        return WorkerAdapter(home.workers, logs=home.logs, environments=environments)
 
     return {make.__name__: LateAdapter(make.__name__, make) for make in (mcp, a2a, local, worker)}
 

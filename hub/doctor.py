@@ -50,7 +50,7 @@ def _examine(data_dir: Path | None, config: Path | None) -> Iterator[Finding]:
     yield from _data_dir(home)
     hub = home.running()
     yield from _hub(settings, home, hub)
-    yield from _workers(home)
+    yield from _workers(settings)
     if hub is not None:
         yield from _agents(settings, home, hub)
     yield from _clients()
@@ -108,7 +108,7 @@ def _port(settings: Settings) -> Finding:
     return _ok("port", f"port {port} is free" if port else "a free port is taken")
 
 
-def _workers(home: DataDir) -> Iterator[Finding]:
+def _workers(settings: Settings) -> Iterator[Finding]:
     from uv import find_uv_bin
 
     from interhub.adapters.worker import FRAMEWORKS, Environments
@@ -117,7 +117,8 @@ def _workers(home: DataDir) -> Iterator[Finding]:
         yield _ok("uv", f"uv builds environments: {find_uv_bin()}")
     except FileNotFoundError:
         yield _error("uv", "uv is not installed, so no environment can be built", "pip install uv")
-    built = {each.framework: each for each in Environments(home.workers).list() if not each.requirements}
+    environments = Environments(settings.worker_environments).list()
+    built = {each.framework: each for each in environments if not each.requirements}
     for name in FRAMEWORKS:
         found = built.get(name)
         if found is None:

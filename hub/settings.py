@@ -138,6 +138,21 @@ class Mcp(Section):
     )
 
 
+class Workers(Section):
+    """Agents of the frameworks."""
+
+    environments: Path | None = Field(
+        default=None,
+        description="Directory of the frameworks' environments, for several hubs to share; without it, `workers` in "
+        "the data directory.",
+    )
+
+    @field_validator("environments")
+    @classmethod
+    def _is_absolute(cls, value: Path | None) -> Path | None:
+        return _absolute(value) if value is not None else None
+
+
 class Logging(Section):
     """What the hub writes to its log, on stderr."""
 
@@ -166,12 +181,18 @@ class Settings(BaseSettings):
     limits: Limits = Limits()
     catalogue: Catalogue = Catalogue()
     mcp: Mcp = Mcp()
+    workers: Workers = Workers()
     logging: Logging = Logging()
 
     @field_validator("data_dir")
     @classmethod
     def _is_absolute(cls, value: Path) -> Path:
-        return Path(os.path.abspath(value.expanduser()))  # not resolve(): a linked directory keeps its name
+        return _absolute(value)
+
+    @property
+    def worker_environments(self) -> Path:
+        """Where the frameworks' environments are."""
+        return self.workers.environments or self.data_dir / "workers"
 
     @classmethod
     def settings_customise_sources(
@@ -184,6 +205,10 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Take the arguments only: `load` merges the sources itself, so that it knows which one to blame."""
         return (init_settings,)
+
+
+def _absolute(value: Path) -> Path:
+    return Path(os.path.abspath(value.expanduser()))  # not resolve(): a linked directory keeps its name
 
 
 class _Environment(EnvSettingsSource):

@@ -25,9 +25,8 @@ def sync(
     from interhub.adapters.worker import FRAMEWORKS, Environments
 
     here = session(context)
-    home = here.home()
-    home.prepare()
-    environments = Environments(home.workers)
+    here.home().prepare()
+    environments = Environments(here.settings().worker_environments)
 
     async def say(line: str) -> None:
         here.note(line)
@@ -50,7 +49,7 @@ def list_environments(context: typer.Context) -> None:
     from interhub.adapters.worker import FRAMEWORKS, Environments
 
     here = session(context)
-    built = Environments(here.home().workers).list()
+    built = Environments(here.settings().worker_environments).list()
     missing = [name for name in FRAMEWORKS if name not in {each.framework for each in built}]
 
     def show(console: object) -> None:
