@@ -199,9 +199,11 @@ class Delegator:
                 why=why or order.why,
             )
             if agent.endpoint.binding in (Binding.TEAM, Binding.WORKFLOW):
-                return self._child(order, agent, capability, attempt)
-            assert capability is not None, "only teams and workflows are called without a capability"
-            return await self._call(order, agent, capability, known, attempt)
+                envelope = self._child(order, agent, capability, attempt)
+            else:
+                assert capability is not None, "only teams and workflows are called without a capability"
+                envelope = await self._call(order, agent, capability, known, attempt)
+            return {**envelope, "routed": {"attempt": attempt, "why": why or order.why}}
         except Exception as raised:  # the edge of a step: whatever happens in it is its failure, not the hub's
             error, attempts = (raised.error, raised.attempt) if isinstance(raised, _Attempted) else (raised, attempt)
             problem = problem_of(error)
@@ -528,6 +530,23 @@ class _Teller:
         n = self._counts.get(kind, 0)
         self._counts[kind] = n + 1
         self._delegator._tell(self._order, kind, self.attempt, n, **payload)  # pyright: ignore[reportPrivateUsage]
+
+
+def routed_fact(run_id: str, step: str, envelope: JsonObject) -> Fact | None:
+    """Return the event of a step's routing out of its envelope; None where it was not routed."""
+    routed = envelope.get("routed")
+    if not isinstance(routed, dict):
+        return None
+    payload: dict[str, Json] = {name: envelope.get(name, "") for name in ("agent", "capability")}
+    payload["why"] = routed.get("why", "")
+    attempt = routed.get("attempt")
+    return Fact(
+        run_id=run_id,
+        kind=EventKind.STEP_ROUTED,
+        step=step,
+        attempt=attempt if isinstance(attempt, int) else 1,
+        payload=payload,
+    )
 
 
 def end_fact(run_id: str, step: str, envelope: JsonObject, value: StepValue | None = None) -> Fact:

@@ -28,7 +28,7 @@ from interhub.agent_cards import Json, JsonObject
 from interhub.hub.errors import BadRequest
 
 from . import records
-from .delegation import Delegator, Order, end_fact
+from .delegation import Delegator, Order, end_fact, routed_fact
 from .durable import Branch, Durable
 from .envelope import (
     VERSION,
@@ -118,6 +118,9 @@ class Interpreter:
             envelope = planned
         if durable.id == text(given, "root"):
             await durable.step("finish", lambda: self._finish(text(given, "root"), envelope))
+        else:
+            # Once its end is recorded a child is not executed again, and could not tell again what was not yet written.
+            await self._journal.flush()
         return envelope
 
     async def crashed(self, run_id: str, given: JsonObject, error: Exception) -> None:
@@ -368,11 +371,14 @@ class _Execution:
         return fatal
 
     def _take_call(self, leaf: Leaf, envelope: JsonObject) -> None:
+        path = self._path(leaf.node)
+        told = leaf.order is not None and (path, leaf.order.first_attempt) in self._told
+        if not told and (routed := routed_fact(self._root, path, envelope)) is not None:
+            self._journal.post(routed)
         if "ask" in envelope or "child" in envelope:
             leaf.asked = envelope
             leaf.phase = Phase.ASKING if "ask" in envelope else Phase.IN_CHILD
             return
-        told = leaf.order is not None and (self._path(leaf.node), leaf.order.first_attempt) in self._told
         self._end(leaf, envelope, told=told)
 
     def _take_child(self, leaf: Leaf, envelope: JsonObject) -> None:
@@ -388,6 +394,7 @@ class _Execution:
             return
         answer = mapping(result)
         asked = mapping(leaf.asked.get("ask"))
+        self._note_answer(leaf, answer, attempts)
         accepted = answer.get("accepted") is True
         if asked.get("approval") is True and not accepted:
             message = f"{text(answer, 'by') or 'somebody'} declined it"
@@ -459,6 +466,19 @@ class _Execution:
             **{**shown, "question": question_id, "agent": question.agent_id, "expires_at": expires.isoformat()},
         )
         leaf.branch = await self._durable.begin_receive(question_id, ANSWER_WITHIN_S)
+
+    def _note_answer(self, leaf: Leaf, answer: JsonObject, attempts: int) -> None:
+        """Tell of the answer that the engine has. It is known already, unless a crash of the machine took it."""
+        question_id, by = self._question_id(leaf), text(answer, "by")
+        self._journal.post_change(lambda connection: records.answer_question(connection, question_id, answer, by))
+        self._tell(
+            EventKind.QUESTION_ANSWERED,
+            self._path(leaf.node),
+            attempts,
+            question=question_id,
+            by=by,
+            accepted=answer.get("accepted"),
+        )
 
     def _question_id(self, leaf: Leaf) -> str:
         return str(uuid5(NAMESPACE_URL, f"interhub:{self._root}/{self._path(leaf.node)}#{leaf.round}"))

@@ -11,7 +11,7 @@ from interhub.hub.dispatch import Dispatcher
 from interhub.hub.errors import NoCapableAgent
 from interhub.hub.policy import Deny
 from interhub.registry import Agent, HealthState, Registry
-from interhub.registry.search import Index, Match
+from interhub.registry.search import FLOOR, Index, Match
 
 from .arguments import fits
 from .envelope import mapping, sequence
@@ -61,7 +61,7 @@ class Router:
         wanted = need.need or need.text
         agents = {agent.id: agent for agent in await self._registry.list(need.principal.tenant)}
         usable = [agent_id for agent_id in agents if self._in_scope(agent_id, need, agents)]
-        matches = await anyio.to_thread.run_sync(lambda: self._search(wanted, need.principal.tenant, usable))
+        matches = await anyio.to_thread.run_sync(lambda: self._search(wanted, need, usable))
         failing: Choice | None = None
         passed: list[str] = []
         for match in matches:
@@ -78,13 +78,20 @@ class Router:
             return failing
         raise NoCapableAgent(wanted)
 
-    def _search(self, wanted: str, tenant: str, usable: Collection[str]) -> tuple[Match, ...]:
+    def _search(self, wanted: str, need: Need, usable: Collection[str]) -> tuple[Match, ...]:
         if not usable:
             return ()
+        # Whoever names the members has said that one of them is to do it: the floor is for the open field.
+        floor = 0.0 if need.members else FLOOR
         found = self._index.search(
-            wanted, tenant=tenant, limit=CANDIDATES, agents=usable, kinds=(Kind.SKILL, Kind.TOOL)
+            wanted,
+            tenant=need.principal.tenant,
+            limit=CANDIDATES,
+            agents=usable,
+            kinds=(Kind.SKILL, Kind.TOOL),
+            floor=floor,
         )
-        return tuple(match for match in found if match.is_match)
+        return tuple(match for match in found if match.score >= floor)
 
     def _in_scope(self, agent_id: str, need: Need, agents: Mapping[str, Agent]) -> bool:
         if need.members and agent_id not in need.members:
