@@ -161,9 +161,19 @@ async def test_a_goal_alone_goes_to_whoever_can_do_it_best(tmp_path: Path, engin
         assert "forecast" in run.steps[0].why
         run = await world.done(await world.run("cook a meal from a recipe", members=["cook"]))
         assert words(run) == "soup"
-        run = await world.done(await world.run("cook a meal from a recipe", members=["weather"]))
+        run = await world.done(await world.run("translate this contract into Finnish"))
         assert run.error is not None
         assert run.error.reason == "NO_CAPABLE_AGENT"
+
+
+async def test_named_members_are_asked_however_little_the_goal_sounds_like_them(
+    tmp_path: Path, engine: DbosEngine
+) -> None:
+    weather = ScriptedAgent("weather").on("forecast", answer("rain"), description="weather forecast for a city")
+    cook = ScriptedAgent("cook").on("recipe", answer("soup"), description="find a recipe and cook a meal")
+    async with supervised(tmp_path, weather, cook, engine=engine) as world:
+        run = await world.done(await world.run("translate this contract into Finnish", members=["weather"]))
+        assert words(run) == "rain"
 
 
 async def test_a_tool_is_called_with_the_goals_words_where_it_has_one_text_input(
