@@ -1,0 +1,162 @@
+"""The journal: numbered without gaps, each fact once, closed by the final event."""
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import anyio
+import pytest
+import sqlalchemy as sa
+
+from interhub.hub.supervisor import records
+from interhub.hub.supervisor.journal import Fact, Journal
+from interhub.hub.supervisor.records import RunRecord
+from interhub.hub.supervisor.run import EventKind, RunState
+from interhub.registry.database import events, open_database
+
+pytestmark = pytest.mark.anyio
+
+
+@asynccontextmanager
+async def journal_in(directory: Path) -> AsyncGenerator[tuple[Journal, sa.Engine]]:
+    database = open_database(f"sqlite:///{directory / 'interhub.db'}")
+    journal = Journal(database)
+    journal.open()
+    try:
+        yield journal, database
+    finally:
+        await journal.close()
+        database.dispose()
+
+
+async def begin(journal: Journal, run_id: str) -> None:
+    at = datetime.now(UTC)
+    record = RunRecord(
+        id=run_id,
+        tenant="default",
+        subject="alice",
+        context_id="c",
+        agent_id="",
+        goal="",
+        spec={},
+        state=RunState.SUBMITTED,
+        outcome=None,
+        created_at=at,
+        updated_at=at,
+        ended_at=None,
+        generation=0,
+    )
+    await journal.write(lambda connection: records.add_run(connection, record))
+
+
+async def test_events_are_numbered_from_one_without_gaps_also_when_many_write_at_once(tmp_path: Path) -> None:
+    async with journal_in(tmp_path) as (journal, _):
+        await begin(journal, "a")
+        await begin(journal, "b")
+
+        async def write(run_id: str, step: str) -> None:
+            for n in range(20):
+                fact = Fact(run_id=run_id, kind=EventKind.STEP_PROGRESS, step=step, attempt=1, n=n)
+                if n % 3:
+                    journal.post(fact)
+                else:
+                    await journal.append(fact)
+
+        async with anyio.create_task_group() as tasks:
+            for run_id in ("a", "b"):
+                for step in ("x", "y", "z"):
+                    tasks.start_soon(write, run_id, step)
+        await journal.flush()
+        for run_id in ("a", "b"):
+            read = await journal.read(run_id)
+            assert [event.seq for event in read] == list(range(1, 61))
+            for step in ("x", "y", "z"):
+                assert [event.n for event in read if event.step == step] == list(range(20))
+
+
+async def test_a_fact_told_twice_is_written_once(tmp_path: Path) -> None:
+    async with journal_in(tmp_path) as (journal, _):
+        await begin(journal, "a")
+        fact = Fact(run_id="a", kind=EventKind.STEP_STARTED, step="x", attempt=1)
+        await journal.append(fact, fact)
+        await journal.append(fact)
+        await journal.append(Fact(run_id="a", kind=EventKind.STEP_STARTED, step="x", attempt=2))
+        assert [(event.seq, event.attempt) for event in await journal.read("a")] == [(1, 1), (2, 2)]
+
+
+async def test_nothing_is_written_after_the_final_event_or_for_an_unknown_run(tmp_path: Path) -> None:
+    async with journal_in(tmp_path) as (journal, database):
+        await begin(journal, "a")
+        final = Fact(run_id="a", kind=EventKind.RUN_COMPLETED, payload={"result": {}})
+        late = Fact(run_id="a", kind=EventKind.STEP_PROGRESS, step="x", attempt=1)
+        await journal.append(final, late, Fact(run_id="a", kind=EventKind.RUN_CANCELED))
+        await journal.append(Fact(run_id="nobody", kind=EventKind.RUN_STARTED))
+        assert [event.kind for event in await journal.read("a")] == [EventKind.RUN_COMPLETED]
+        assert await journal.read("nobody") == ()
+        with database.connect() as connection:
+            run = records.find_run(connection, "a")
+        assert run is not None
+        assert (run.state, run.generation, run.outcome) == (RunState.COMPLETED, 1, {"result": {}})
+        assert run.ended_at == final.at
+
+
+async def test_one_bad_write_harms_no_other(tmp_path: Path) -> None:
+    async with journal_in(tmp_path) as (journal, _):
+        await begin(journal, "a")
+
+        def break_off(connection: sa.Connection) -> None:
+            raise ValueError("this change is wrong")
+
+        journal.post(Fact(run_id="a", kind=EventKind.RUN_STARTED))
+        with pytest.raises(ValueError, match="wrong"):
+            await journal.write(break_off)
+        await journal.append(Fact(run_id="a", kind=EventKind.STEP_STARTED, step="x", attempt=1))
+        assert [event.seq for event in await journal.read("a")] == [1, 2]
+
+
+async def test_readers_are_woken_by_a_commit(tmp_path: Path) -> None:
+    async with journal_in(tmp_path) as (journal, _):
+        await begin(journal, "a")
+        news = journal.subscription("a")
+        other = journal.subscription("b")
+        journal.post(Fact(run_id="a", kind=EventKind.RUN_STARTED))
+        with anyio.fail_after(5):
+            await news.wait()
+        assert len(await journal.read("a")) == 1
+        assert not other.is_set()
+        assert journal.subscription("a") is not news
+
+
+async def test_reading_goes_on_after_a_number(tmp_path: Path) -> None:
+    async with journal_in(tmp_path) as (journal, _):
+        await begin(journal, "a")
+        await journal.append(*(Fact(run_id="a", kind=EventKind.STEP_LOG, step="x", attempt=1, n=n) for n in range(10)))
+        assert [event.seq for event in await journal.read("a", after=4, limit=3)] == [5, 6, 7]
+
+
+async def test_what_was_posted_before_a_close_is_written(tmp_path: Path) -> None:
+    async with journal_in(tmp_path) as (journal, _):
+        await begin(journal, "a")
+        for n in range(100):
+            journal.post(Fact(run_id="a", kind=EventKind.STEP_LOG, step="x", attempt=1, n=n))
+    async with journal_in(tmp_path) as (journal, database):
+        with database.connect() as connection:
+            assert connection.execute(sa.select(sa.func.count()).select_from(events)).scalar() == 100
+
+
+async def test_the_final_event_closes_open_questions_before_it(tmp_path: Path) -> None:
+    from interhub.hub.supervisor.run import Question
+
+    async with journal_in(tmp_path) as (journal, database):
+        await begin(journal, "a")
+        question = Question(id="q", run_id="a", step="x", agent_id="b", parts=(), asked_at=datetime.now(UTC))
+        await journal.write(lambda connection: records.ask(connection, question, {"parts": []}, attempt=1, digest=""))
+        await journal.append(Fact(run_id="a", kind=EventKind.QUESTION_ASKED, step="x", attempt=1))
+        with database.connect() as connection:
+            asking = records.find_run(connection, "a")
+        assert asking is not None
+        assert asking.state is RunState.INPUT_REQUIRED
+        await journal.append(Fact(run_id="a", kind=EventKind.RUN_CANCELED))
+        kinds = [event.kind for event in await journal.read("a")]
+        assert kinds == [EventKind.QUESTION_ASKED, EventKind.QUESTION_CLOSED, EventKind.RUN_CANCELED]
