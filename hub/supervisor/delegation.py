@@ -138,6 +138,9 @@ class Leaves:
     async def stop(self, *, within_s: float) -> None:
         """Cancel every step because the hub stops."""
         self.stopping = True
+        for scopes in self._scopes.values():
+            for scope in scopes:
+                scope.cancel()
         with anyio.move_on_after(within_s):
             for run_id in tuple(self._scopes):
                 await self.cancel(run_id, within_s=within_s)
@@ -170,6 +173,8 @@ class Delegator:
         `recovered` says that an earlier process may have begun it.
         """
         with anyio.CancelScope() as scope:
+            if self.leaves.stopping:
+                raise anyio.get_cancelled_exc_class()()
             self.leaves.add(order.run_id, scope)
             try:
                 return await self._carry_out(order, recovered)

@@ -87,6 +87,12 @@ class _Environment(ImmutableSandboxedEnvironment):
             _check_size(len(cast("Sized", left)) + len(cast("Sized", right)))
         return super().call_binop(context, operator, left, right)
 
+    def wrap_str_format(self, value: Any) -> Any:
+        # The sandbox makes format safe to look with, but '{:1000000000}'.format(1) is still a gigabyte.
+        if super().wrap_str_format(value) is not None:
+            raise SecurityError("a template has no format(); join texts with ~")
+        return None
+
     def is_safe_callable(self, obj: Any) -> bool:
         owner = getattr(obj, "__self__", None)
         if isinstance(owner, str | bytes):

@@ -30,21 +30,33 @@ TEAM = (
 )
 
 
+def call_of(agent: str, rule: Shaped) -> Shaped:
+    return {"call": {"agent": agent, "message": "x"}, **rule}
+
+
+def group_of(kind: str, inner: list[Shaped], rule: Shaped) -> Shaped:
+    return {kind: inner, **rule}
+
+
+def plan_of(inner: list[Shaped], rule: Shaped) -> Shaped:
+    return {"plan": {"workflow": {"steps": inner}}, **rule}
+
+
 def calls() -> st.SearchStrategy[Shaped]:
-    agents = st.sampled_from(["worker", "worker", "worker", "breaker", "asker", "crew"])
-    return st.builds(lambda agent, go_on: {"call": {"agent": agent, "message": "x"}, **go_on}, agents, error_rules())
+    return st.builds(
+        call_of, st.sampled_from(["worker", "worker", "worker", "breaker", "asker", "crew"]), error_rules()
+    )
 
 
 def error_rules() -> st.SearchStrategy[Shaped]:
-    return st.sampled_from([{}, {}, {"on_error": "continue"}])
+    empty: Shaped = {}
+    return st.sampled_from([empty, empty, {"on_error": "continue"}])
 
 
 def groups(steps: st.SearchStrategy[Shaped]) -> st.SearchStrategy[Shaped]:
     lists = st.lists(steps, min_size=1, max_size=4)
-    kinds = st.sampled_from(["sequence", "parallel"])
-    group = st.builds(lambda kind, inner, rule: {kind: inner, **rule}, kinds, lists, error_rules())
-    plan = st.builds(lambda inner, rule: {"plan": {"workflow": {"steps": inner}}, **rule}, lists, error_rules())
-    return group | plan
+    group = st.builds(group_of, st.sampled_from(["sequence", "parallel"]), lists, error_rules())
+    return group | st.builds(plan_of, lists, error_rules())
 
 
 def numbered(steps: list[Shaped], count: list[int]) -> list[Shaped]:
@@ -52,7 +64,7 @@ def numbered(steps: list[Shaped], count: list[int]) -> list[Shaped]:
     named: list[Shaped] = []
     for step in steps:
         count[0] += 1
-        copy = {"id": f"s{count[0]}", **step}
+        copy: Shaped = {"id": f"s{count[0]}", **step}
         for kind in ("sequence", "parallel"):
             if kind in copy:
                 copy[kind] = numbered(copy[kind], count)
