@@ -260,7 +260,7 @@ class _Handle:
 
     @asynccontextmanager
     async def lease(self) -> AsyncGenerator[Connection]:
-        """Hold the open connection itself, counted as a call in flight (`interhub.adapters.mcp_relay.Leasable`)."""
+        """Hold the open connection itself, counted as a call in flight (`interhub.adapters.mcp.relay.Leasable`)."""
         entry = await self._acquire()
         with entry.use() as connection:
             yield connection

@@ -29,7 +29,6 @@ from interhub.hub.discovery import Discovery
 from interhub.hub.dispatch import Dispatcher
 from interhub.hub.faces.http import Entrance, Perimeter
 from interhub.hub.faces.refusals import exception_handlers
-from interhub.hub.faces.rest import rest_routes
 from interhub.hub.front import Faces, LateFaces, Rest
 from interhub.hub.health import HealthKeeper
 from interhub.hub.late import LateAdapter
@@ -43,6 +42,8 @@ from interhub.registry import Agent, DatabaseUnusable, RegistryError
 from interhub.registry.database import database_errors, open_database
 from interhub.registry.search import Index
 from interhub.registry.sql import SqlRegistry
+
+from .faces.rest.routes import rest_routes
 
 log = structlog.get_logger()
 
@@ -161,10 +162,10 @@ def _adapters(settings: Settings, home: DataDir, agent_changed: Callable[[str, s
 
 def _protocol_faces(hub: Hub, settings: Settings, state_key: bytes) -> Faces:
     """Import the faces that need the SDKs, and return the context that they are served in."""
-    from interhub.hub.faces.a2a import a2a_routes
-    from interhub.hub.faces.mcp import mcp_face
-    from interhub.hub.faces.mcp_agent import McpAgentFace
-    from interhub.hub.faces.mcp_calls import DirectCalls
+    from .faces.a2a.routes import a2a_routes
+    from .faces.mcp.agent import McpAgentFace
+    from .faces.mcp.calls import DirectCalls
+    from .faces.mcp.face import mcp_face
 
     timeout_s = settings.limits.call_timeout_s
     whole = mcp_face(

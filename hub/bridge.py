@@ -42,7 +42,7 @@ ATTEMPTS = 3
 VERSION_KEY = "io.modelcontextprotocol/protocolVersion"
 SUBSCRIPTION_KEY = "io.modelcontextprotocol/subscriptionId"
 IDEMPOTENCY_KEY = "interhub/idempotencyKey"
-"""Key of `_meta` that makes a `delegate` sent twice one run (`interhub.hub.faces.mcp_turn`)."""
+"""Key of `_meta` that makes a `delegate` sent twice one run (`interhub.hub.faces.mcp.turn`)."""
 SERVER_ERROR = -32000
 PARSE_ERROR = -32700
 INVALID_REQUEST = -32600

@@ -36,8 +36,8 @@ from interhub.adapters import (
     text_of,
 )
 from interhub.adapters.a2a import A2aAdapter, A2aConnection, A2aSettings
-from interhub.adapters.a2a_exchange import Patience
-from interhub.adapters.a2a_tolerance import Leniency
+from interhub.adapters.a2a.exchange import Patience
+from interhub.adapters.a2a.tolerance import Leniency
 from interhub.adapters.testing import said
 from interhub.agent_cards import AgentCard, Binding, Endpoint
 from tests.support.processes import ROOT, Peer, peer

@@ -22,7 +22,7 @@ from interhub.adapters import (
     RemoteUnavailable,
 )
 from interhub.adapters.a2a import A2aAdapter, A2aSettings
-from interhub.adapters.a2a_cards import CARD_URL
+from interhub.adapters.a2a.cards import CARD_URL
 from interhub.adapters.egress import EgressLimits
 from interhub.agent_cards import AgentCard, Binding, Endpoint
 from tests.support.processes import ROOT, Peer, environment, peer

@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from interhub.adapters import DataPart, Message, Part, ProtocolViolation, RawPart, Role, TextPart, UrlPart
-from interhub.adapters.a2a_events import ArtifactUpdate, MessageAnswer, StatusUpdate, TaskSnapshot, TaskState
-from interhub.adapters.a2a_sse import EventTooLarge, SseDecoder
-from interhub.adapters.a2a_task import TaskView
-from interhub.adapters.a2a_tolerance import Leniency, TolerantReader
-from interhub.adapters.a2a_wire import Ask, Dialect, Fault, HttpJson, JsonRpc, Operation, WireVersion, wire_version
+from interhub.adapters.a2a.events import ArtifactUpdate, MessageAnswer, StatusUpdate, TaskSnapshot, TaskState
+from interhub.adapters.a2a.sse import EventTooLarge, SseDecoder
+from interhub.adapters.a2a.task import TaskView
+from interhub.adapters.a2a.tolerance import Leniency, TolerantReader
+from interhub.adapters.a2a.wire import Ask, Dialect, Fault, HttpJson, JsonRpc, Operation, WireVersion, wire_version
 
 STREAM = (
     b': hello\r\nevent: message\r\nid: 1\r\ndata: {"a":\ndata: 1}\n\ndata:two\n\n\n\r'

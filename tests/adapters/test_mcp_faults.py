@@ -328,7 +328,7 @@ async def test_a_servers_environment_holds_no_secret_of_the_hub(monkeypatch: pyt
 
 
 async def test_the_adapter_starts_without_importing_the_sdk() -> None:
-    source = "import sys; import interhub.adapters.mcp as m; m.McpAdapter(); print('mcp' in sys.modules)"
+    source = "import sys; import interhub.adapters.mcp.adapter as m; m.McpAdapter(); print('mcp' in sys.modules)"
     done = await anyio.run_process([sys.executable, "-c", source])
     assert done.stdout.decode().strip() == "False"
 

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import httpx2
@@ -86,8 +86,8 @@ async def use_tool(url: str, key: str, name: str, arguments: dict[str, Any]) -> 
         Client(streamable_http_client(f"{url}/mcp", http_client=http)) as client,
     ):
         answer = await client.call_tool(name, arguments)
-    assert isinstance(answer.structured_content, dict), answer
-    return answer.structured_content
+    assert answer.structured_content is not None, answer
+    return cast("dict[str, Any]", answer.structured_content)
 
 
 def wait_for_event(hub: HubProcess, run_id: str, kind: str, step: str) -> None:

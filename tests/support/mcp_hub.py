@@ -14,8 +14,7 @@ from interhub.adapters import Adapter, Call, Connection, Outcome, Principal, Rep
 from interhub.adapters.pool import ConnectionPool, PoolKey
 from interhub.agent_cards import AgentCard, Endpoint
 from interhub.hub.errors import NotAllowed
-from interhub.hub.faces.mcp_agent import McpAgentFace
-from interhub.hub.faces.mcp_calls import DirectCalls
+from interhub.hub.faces.mcp import DirectCalls, McpAgentFace
 from interhub.hub.service import Hub
 from interhub.registry import Agent, AgentNotFound
 from tests.support.mcp_servers import serving

@@ -17,7 +17,7 @@ from interhub.hub.audit import MemoryAuditLog
 from interhub.hub.discovery import Discovery, FromEndpoint
 from interhub.hub.dispatch import Dispatcher
 from interhub.hub.faces.mcp import McpFace, mcp_face
-from interhub.hub.faces.mcp_catalogue import CatalogueMode
+from interhub.hub.faces.mcp.catalogue import CatalogueMode
 from interhub.hub.policy import TenantPolicy
 from interhub.hub.service import Hub, HubInfo
 from interhub.hub.supervisor.supervisor import Supervisor

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from interhub.agent_cards import AgentCard, Binding, Capability, Endpoint, JsonObject, Kind
-from interhub.hub.faces.mcp_arguments import ArgumentCheck
-from interhub.hub.faces.mcp_catalogue import (
+from interhub.hub.faces.mcp.arguments import ArgumentCheck
+from interhub.hub.faces.mcp.catalogue import (
     MAX_NAME,
     Catalogue,
     build,

@@ -5,7 +5,7 @@ import pytest
 
 from interhub.adapters import DataPart, Part, TextPart, UrlPart
 from interhub.agent_cards import JsonObject
-from interhub.hub.faces.mcp_questions import AnswerUnreadable, Asking, Client, Form, client_of, form_of
+from interhub.hub.faces.mcp.questions import AnswerUnreadable, Asking, Client, Form, client_of, form_of
 
 ABLE = Client(asking=Asking.RETRY, urls=True)
 FORMS = types.ClientCapabilities(elicitation=types.ElicitationCapability())

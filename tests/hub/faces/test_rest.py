@@ -17,8 +17,8 @@ from interhub.adapters import Completed, InputRequired, RemoteTimeout, RemoteUna
 from interhub.agent_cards import Binding, Endpoint, Json
 from interhub.hub.discovery import FromCommand, FromDocument, FromEndpoint, FromUrl, FromWorker
 from interhub.hub.faces.rest import rest_routes
-from interhub.hub.faces.rest_bodies import AddAgent, read_body
-from interhub.hub.faces.rest_schemas import SCHEMAS
+from interhub.hub.faces.rest.bodies import AddAgent, read_body
+from interhub.hub.faces.rest.schemas import SCHEMAS
 from interhub.hub.faces.shapes import HIDDEN
 from tests.support.face_site import ALICE, Site, face_site
 

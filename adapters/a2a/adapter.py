@@ -1,0 +1,277 @@
+"""Speaks to A2A agents: versions 1.0 and 0.3, over JSON-RPC and HTTP+JSON.
+
+The pieces: `a2a_cards` finds the card, `a2a_message` says what we have to say, `a2a_wire` writes requests,
+`a2a_tolerance` reads answers into `a2a_events`, `a2a_client` does both over HTTP, `a2a_task` keeps what is known of one
+task, and `a2a_exchange` sees one call through.
+"""
+
+import os
+from collections import OrderedDict
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field
+
+import anyio
+import httpx
+import structlog
+
+from interhub.adapters.base import Call, Connection, Outcome, Report
+from interhub.adapters.egress import EgressLimits, check_headers, check_url, open_client
+from interhub.adapters.errors import (
+    AdapterError,
+    AnswerTooLarge,
+    BadEndpoint,
+    RemoteDenied,
+    RemoteRefused,
+    RemoteTimeout,
+)
+from interhub.adapters.expand import expand_all
+from interhub.agent_cards import AgentCard, Binding, Endpoint
+
+from .cards import check_binding, find_card, interface_for
+from .client import A2aClient
+from .exchange import Delivery, Exchange, Patience
+from .tolerance import TolerantReader
+from .wire import Dialect, Fault, HttpJson, JsonRpc, WireVersion, wire_version
+
+_log = structlog.get_logger(__name__)
+
+DELIVERY = "delivery"
+"""Key in `Endpoint.options`: one of Delivery's values, for an agent that is better waited for in another way."""
+
+_MAX_CONTEXTS = 4096
+
+
+@dataclass(frozen=True, kw_only=True)
+class A2aSettings:
+    """What an agent may take of us."""
+
+    card: EgressLimits = field(default_factory=EgressLimits)
+    """For reading a card."""
+    connect_s: float = 5.0
+    max_answer_bytes: int = 48 * 1024 * 1024
+    """One answer or event, as it comes over the wire."""
+    max_artifact_bytes: int = 32 * 1024 * 1024
+    """All artifacts of one task."""
+    patience: Patience = field(default_factory=Patience)
+
+
+class A2aAdapter:
+    """Speaks A2A."""
+
+    def __init__(
+        self,
+        *,
+        settings: A2aSettings | None = None,
+        env: Mapping[str, str] | None = None,
+        transport: Callable[[], httpx.AsyncBaseTransport] | None = None,
+    ) -> None:
+        """`env` is where `${NAME}` in headers is taken from, else the process's environment.
+
+        `transport` makes what each client sends through, and closes: the place for one that resolves and pins
+        addresses. It brings its own TLS context (`egress.tls_context`).
+        """
+        self._settings = settings or A2aSettings()
+        self._env = os.environ if env is None else env
+        self._transport = transport
+
+    @property
+    def name(self) -> str:
+        """`a2a`."""
+        return "a2a"
+
+    async def describe(self, endpoint: Endpoint) -> AgentCard:
+        """Find the agent's card from its own address, the agent's, or an interface's (see `a2a_cards.find_card`).
+
+        `interfaces` names those that we speak, preferred first, with the endpoint's headers on those of its origin.
+
+        Raises:
+            RemoteUnavailable: nothing answers there.
+            RemoteDenied: it wants credentials.
+            ProtocolViolation: something answers that is not an A2A agent.
+            BadEndpoint: the address cannot be used, or the card names no interface that we speak.
+        """
+        check_binding(endpoint)
+        check_url(endpoint.url)
+        headers = self._headers(endpoint, endpoint.url)
+        limits = self._settings.card
+        async with open_client(
+            connect_s=limits.connect_s, read_s=limits.total_s, transport=self._made_transport()
+        ) as http:
+            return await find_card(http, endpoint, headers=headers, limits=limits)
+
+    def connect(self, endpoint: Endpoint, *, card: AgentCard, label: str) -> AbstractAsyncContextManager[Connection]:
+        """Open a conversation. Nothing is sent before the first call.
+
+        Raises:
+            BadEndpoint: the address, binding, version, a header or an option cannot be used.
+        """
+        return self._connect(endpoint, card, label)
+
+    @asynccontextmanager
+    async def _connect(self, endpoint: Endpoint, card: AgentCard, label: str) -> AsyncGenerator[Connection]:
+        interface = interface_for(endpoint, card)
+        check_url(interface.url)
+        headers = self._headers(interface, label)
+        delivery = _delivery(interface, card, label)
+        async with open_client(
+            headers=headers, connect_s=self._settings.connect_s, transport=self._made_transport()
+        ) as http:
+            yield A2aConnection(http, interface, label=label, delivery=delivery, settings=self._settings)
+
+    def _headers(self, endpoint: Endpoint, where: str) -> dict[str, str]:
+        headers = expand_all(endpoint.headers, self._env)
+        check_headers(where, headers)
+        return headers
+
+    def _made_transport(self) -> httpx.AsyncBaseTransport | None:
+        return None if self._transport is None else self._transport()
+
+
+class A2aConnection:
+    """An open conversation with one A2A agent; used by many calls at once."""
+
+    def __init__(
+        self, http: httpx.AsyncClient, interface: Endpoint, *, label: str, delivery: Delivery, settings: A2aSettings
+    ) -> None:
+        self._http = http
+        self._interface = interface
+        self._where = f"{label} ({interface.url})"
+        self._delivery = delivery
+        self._settings = settings
+        self._contexts: OrderedDict[tuple[str, str], str] = OrderedDict()
+        self._negotiable = not interface.version
+        self._client = self._speak(wire_version(interface.version) or WireVersion.V1)
+
+    @property
+    def reader(self) -> TolerantReader:
+        """What reads the agent's answers, and knows which leniencies it needed."""
+        return self._client.reader
+
+    async def call(self, call: Call, report: Report) -> Outcome:
+        """Send a message, or go on with its task, and return how it ended.
+
+        A cancelled call, and one that outlasts `timeout_s`, is told to the agent (A2A CancelTask).
+
+        Raises:
+            RemoteUnavailable: the agent could not be reached, or lost the task: a retry with the same key is safe.
+            RemoteTimeout: it lasted longer than `call.timeout_s`.
+            RemoteDenied: it wants credentials, or other ones.
+            RemoteCanceled: the agent says that the task was canceled.
+            RemoteRefused: the task failed or was rejected, or the message was answered with an error.
+            ProtocolViolation: it answered with what A2A does not allow, and what we cannot read all the same.
+            AnswerTooLarge: it answered with more than we take.
+        """
+        with anyio.move_on_after(call.timeout_s):
+            return await self._negotiated(call, report)
+        raise RemoteTimeout(self._where, call.timeout_s or 0.0)
+
+    async def cancel(self, remote_task: str) -> None:
+        """Ask the agent to stop a task; that it knows none, or that it has ended, is no error.
+
+        Raises:
+            RemoteUnavailable: the agent could not be reached.
+            RemoteDenied: it wants credentials, or other ones.
+        """
+        try:
+            await self._client.cancel_task(remote_task, headers={})
+        except Fault as fault:
+            _log.info("a2a_not_canceled", agent=self._where, task=remote_task, reason=fault.reason or fault.message)
+        except RemoteDenied:
+            raise
+        except RemoteRefused as error:
+            _log.info("a2a_not_canceled", agent=self._where, task=remote_task, reason=str(error))
+
+    async def _negotiated(self, call: Call, report: Report) -> Outcome:
+        try:
+            return await self._exchange(call, report)
+        except Fault as fault:
+            unknown = fault.reason in ("VERSION_NOT_SUPPORTED", "METHOD_NOT_FOUND")
+            if not (self._negotiable and unknown and self._client.reader.version is WireVersion.V1):
+                raise self._refused(fault) from fault
+        # Nothing was executed: what it does not know is the version, and nobody said which one it speaks.
+        self._client = self._speak(WireVersion.V03)
+        self._negotiable = False
+        try:
+            return await self._exchange(call, report)
+        except Fault as fault:
+            raise self._refused(fault) from fault
+
+    async def _exchange(self, call: Call, report: Report) -> Outcome:
+        known = self._context_of(call)
+        exchange = Exchange(
+            self._client,
+            call,
+            report,
+            where=self._where,
+            context_id=known,
+            delivery=self._delivery,
+            may_subscribe=self._delivery is Delivery.STREAM,
+            patience=self._settings.patience,
+            max_artifact_bytes=self._settings.max_artifact_bytes,
+        )
+        try:
+            return await exchange.run()
+        except (anyio.get_cancelled_exc_class(), AnswerTooLarge):
+            with anyio.move_on_after(self._settings.patience.cancel_s, shield=True):
+                await exchange.stop()
+            raise
+        finally:
+            self._remember(call, known, exchange.view.context_id)
+
+    def _context_of(self, call: Call) -> str:
+        """Return the agent's own id of the conversation; empty when it is new to it."""
+        if call.remote_context or not call.context_id:
+            return call.remote_context
+        return self._contexts.get((call.principal.key, call.context_id), "")
+
+    def _remember(self, call: Call, known: str, context_id: str) -> None:
+        """Keep the agent's id of a conversation.
+
+        Of several calls that begin it together the first stays; an agent that goes on under another id is followed.
+        """
+        if not context_id or not call.context_id:
+            return
+        key = (call.principal.key, call.context_id)
+        if known and context_id != known:
+            self._contexts[key] = context_id
+        self._contexts.setdefault(key, context_id)
+        self._contexts.move_to_end(key)
+        if len(self._contexts) > _MAX_CONTEXTS:
+            self._contexts.popitem(last=False)
+
+    def _speak(self, version: WireVersion) -> A2aClient:
+        interface = self._interface
+        dialect: Dialect = (
+            HttpJson(version, tenant=interface.tenant)
+            if interface.binding is Binding.A2A_REST
+            else JsonRpc(version, tenant=interface.tenant)
+        )
+        reader = TolerantReader(self._where, version)
+        return A2aClient(
+            self._http,
+            interface.url,
+            dialect,
+            reader,
+            where=self._where,
+            max_answer_bytes=self._settings.max_answer_bytes,
+        )
+
+    def _refused(self, fault: Fault) -> AdapterError:
+        why = fault.message
+        if fault.reason == "VERSION_NOT_SUPPORTED":
+            why += "; look at the agent's card again, its version has changed"
+        if isinstance(fault.data, str) and fault.data not in why:
+            why += f" ({fault.data})"
+        return RemoteRefused(self._where, why, code=fault.code)
+
+
+def _delivery(interface: Endpoint, card: AgentCard, label: str) -> Delivery:
+    asked = interface.options.get(DELIVERY)
+    if asked is None or asked == "auto":
+        return Delivery.STREAM if card.streaming else Delivery.POLL
+    try:
+        return Delivery(str(asked))
+    except ValueError as error:
+        known = ", ".join(["auto", *Delivery])
+        raise BadEndpoint(label, f"{DELIVERY} {asked!r} is not known", f"use one of {known}") from error

@@ -1,0 +1,236 @@
+"""Finds an agent's card from whatever address a person has: the card's own, the agent's, or one of its interfaces'."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import anyio
+import httpx
+import structlog
+
+from interhub.adapters.egress import EgressLimits, Fetched, check_url, fetch, same_origin
+from interhub.adapters.errors import (
+    AdapterError,
+    AnswerTooLarge,
+    BadEndpoint,
+    ProtocolViolation,
+    RemoteDenied,
+    RemoteTimeout,
+    RemoteUnavailable,
+)
+from interhub.agent_cards import AgentCard, Binding, CardError, CardTooLarge, Endpoint, read_card
+
+from .client import describe_body
+from .wire import WireVersion, wire_version
+
+_log = structlog.get_logger(__name__)
+
+WELL_KNOWN = ("/.well-known/agent-card.json", "/.well-known/agent.json")
+"""Where a card is found under an agent's address: A2A 1.0, section 8.2, and A2A 0.3's first form."""
+
+CARD_URL = "card_url"
+"""Key in `Endpoint.options` of the interfaces that a card names: where that card was found."""
+
+SPOKEN = (Binding.A2A_JSONRPC, Binding.A2A_REST)
+"""The bindings that this adapter speaks."""
+
+_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+_ANY_ADDRESS = frozenset({"0.0.0.0", "::"})  # noqa: S104  # recognised in cards, never bound
+
+
+@dataclass(frozen=True)
+class _Place:
+    """One address to look at."""
+
+    url: str
+    must_name: str = ""
+    """The card counts only if it names this interface: we are looking further up than we were told to."""
+
+
+async def find_card(
+    http: httpx.AsyncClient, endpoint: Endpoint, *, headers: Mapping[str, str], limits: EgressLimits
+) -> AgentCard:
+    """Return the card of the agent at `endpoint.url`, its `interfaces` being those that we speak, best first.
+
+    Looked at are, in this order: where the card was found before, the well-known places below the address, the address
+    itself, and the well-known places above it, if the card there names the address as one of its interfaces.
+    `headers` go along, and onto every interface of the address's origin, not onto others: the card's author could have
+    named any server.
+
+    Raises:
+        RemoteUnavailable: nothing answers there.
+        RemoteDenied: the card is shown to others only.
+        AnswerTooLarge: what is there is larger than a card may be.
+        ProtocolViolation: what answers is not an A2A agent; the message says what was found at each place.
+        BadEndpoint: the address, or every interface of the card, is unusable for us.
+    """
+    with anyio.move_on_after(limits.total_s):
+        found: list[str] = []
+        worst: AdapterError | None = None
+        for place in _places(endpoint):
+            try:
+                fetched = await fetch(http, place.url, headers=_asking(headers), limits=limits)
+            except AnswerTooLarge as error:
+                worst = worst or error
+                found.append(f"{place.url}: more than {error.limit:,} bytes")
+                continue
+            if fetched.status in (401, 403):
+                wants = fetched.headers.get("www-authenticate", "")
+                why = f"HTTP {fetched.status}" + (f", it wants {wants[:200]}" if wants else "")
+                raise RemoteDenied(place.url, f"{why}; give the agent's credentials as headers", code=fetched.status)
+            if fetched.status in (429, 502, 503, 504):
+                raise RemoteUnavailable(place.url, f"HTTP {fetched.status}; try again later")
+            if fetched.status != 200:
+                found.append(f"{place.url}: HTTP {fetched.status}")
+                continue
+            try:
+                card = read_card(fetched.body, source=fetched.url)
+            except CardError as error:
+                if not place.must_name and (worst is None or _is_card(fetched)):
+                    worst = _card_error(error, place.url)
+                found.append(f"{place.url}: {_briefly(fetched)}")
+                continue
+            if place.must_name and not _names(card, place.must_name):
+                found.append(f"{place.url}: the card of {card.name!r}, which does not name this address")
+                continue
+            return _usable(card, endpoint, httpx.URL(fetched.url))
+        if worst is not None and (len(found) == 1 or "cannot be used" in str(worst)):
+            raise worst
+        raise ProtocolViolation(
+            endpoint.url,
+            f"no agent card was found ({'; '.join(found)}); give the card's own address, "
+            f"usually https://host{WELL_KNOWN[0]}",
+        )
+    raise RemoteTimeout(endpoint.url, limits.total_s)
+
+
+def check_binding(endpoint: Endpoint) -> None:
+    """Refuse an endpoint that this adapter cannot speak to.
+
+    Raises:
+        BadEndpoint: the binding or version is none that we speak.
+    """
+    if endpoint.binding is Binding.A2A_GRPC:
+        raise BadEndpoint(
+            endpoint.url,
+            "gRPC is not spoken by this installation",
+            "use the agent's JSONRPC or HTTP+JSON interface",
+        )
+    if endpoint.binding not in SPOKEN:
+        raise BadEndpoint(endpoint.url, f"{endpoint.binding.value} is not a binding of A2A")
+    if endpoint.version and wire_version(endpoint.version) is None:
+        raise BadEndpoint(endpoint.url, f"A2A {endpoint.version} is not a version we speak", "1.x and 0.3 are")
+
+
+def interface_for(endpoint: Endpoint, card: AgentCard) -> Endpoint:
+    """Return the interface to connect to for an endpoint that may name it, or only the agent or its card.
+
+    Raises:
+        BadEndpoint: the binding or version is none that we speak.
+    """
+    check_binding(endpoint)
+    asked = check_url(endpoint.url)
+    spoken = [each for each in card.interfaces if each.binding in SPOKEN]
+    spoken.sort(key=lambda each: wire_version(each.version) is not WireVersion.V1)
+    for each in sorted(spoken, key=lambda each: each.binding is not endpoint.binding):
+        if _same_address(asked, httpx.URL(each.url)):
+            return replace(
+                endpoint,
+                binding=each.binding,
+                version=endpoint.version or each.version,
+                tenant=endpoint.tenant or each.tenant,
+            )
+    for each in spoken:
+        # The agent's or the card's address: it is the card that names the interface.
+        if not endpoint.version and same_origin(asked, httpx.URL(each.url)):
+            return replace(endpoint, binding=each.binding, url=each.url, version=each.version, tenant=each.tenant)
+    return endpoint
+
+
+def _places(endpoint: Endpoint) -> list[_Place]:
+    asked = check_url(endpoint.url)
+    url = str(asked)
+    places: list[_Place] = []
+    known = endpoint.options.get(CARD_URL)
+    if isinstance(known, str) and known:
+        places.append(_Place(known))
+    path = asked.path.rstrip("/")
+    if path.endswith(".json") or "/.well-known/" in path or asked.query:
+        return [*places, _Place(url)]
+    places += [_Place(_at(asked, path + well_known)) for well_known in WELL_KNOWN]
+    if path:
+        places.append(_Place(url))
+    while path:
+        path = path.rpartition("/")[0]
+        places += [_Place(_at(asked, path + well_known), must_name=url) for well_known in WELL_KNOWN]
+    unique: dict[str, _Place] = {}
+    for place in places:
+        unique.setdefault(place.url, place)
+    return list(unique.values())[:12]
+
+
+def _at(url: httpx.URL, path: str) -> str:
+    return str(url.copy_with(path=path, query=None, fragment=None))
+
+
+def _asking(headers: Mapping[str, str]) -> dict[str, str]:
+    return {**headers, "A2A-Version": WireVersion.V1.value, "Accept": "application/json, application/a2a+json"}
+
+
+def _is_card(fetched: Fetched) -> bool:
+    return fetched.body.lstrip()[:1] == b"{"
+
+
+def _briefly(fetched: Fetched) -> str:
+    return "a card that cannot be used" if _is_card(fetched) else describe_body(fetched.media_type, fetched.body)
+
+
+def _card_error(error: CardError, url: str) -> AdapterError:
+    if isinstance(error, CardTooLarge):
+        return AnswerTooLarge(url, error.size, error.limit, "the agent card")
+    return ProtocolViolation(url, str(error))
+
+
+def _names(card: AgentCard, url: str) -> bool:
+    asked = httpx.URL(url)
+    return any(_same_address(asked, httpx.URL(each.url)) for each in card.interfaces if each.binding in SPOKEN)
+
+
+def _same_address(one: httpx.URL, other: httpx.URL) -> bool:
+    return same_origin(one, other) and one.path.rstrip("/") == other.path.rstrip("/") and one.query == other.query
+
+
+def _usable(card: AgentCard, endpoint: Endpoint, card_url: httpx.URL) -> AgentCard:
+    """Keep the interfaces that we can use: the versions that we prefer first, otherwise in the agent's order."""
+    usable: list[Endpoint] = []
+    refused: list[str] = []
+    for each in card.interfaces:
+        if each.binding not in SPOKEN:
+            refused.append(f"{each.binding.value} at {each.url} (not spoken by this installation)")
+            continue
+        url = httpx.URL(each.url)
+        if url.host in _ANY_ADDRESS:
+            # The address that the server binds, taken for the one it is reached at: a frequent slip.
+            url = url.copy_with(host=card_url.host)
+            _log.info("a2a_card_names_any_address", card=str(card_url), interface=each.url, used=str(url))
+        elif url.host in _LOOPBACK and card_url.host not in _LOOPBACK:
+            refused.append(f"{each.url} (an address that only its own machine can reach)")
+            continue
+        ours = same_origin(url, card_url)
+        if not ours and endpoint.headers:
+            _log.warning("a2a_credentials_withheld", card=str(card_url), interface=str(url), why="another origin")
+        usable.append(
+            replace(
+                each,
+                url=str(url),
+                headers=endpoint.headers if ours else {},
+                options={**endpoint.options, CARD_URL: str(card_url)},
+            )
+        )
+    if not usable:
+        raise BadEndpoint(
+            str(card_url),
+            f"the card of {card.name!r} names no interface that we can use: {'; '.join(refused)}",
+            "ask its owner for a JSONRPC or HTTP+JSON interface at a public address",
+        )
+    usable.sort(key=lambda each: wire_version(each.version) is not WireVersion.V1)
+    return replace(card, interfaces=tuple(usable))

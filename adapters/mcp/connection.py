@@ -1,0 +1,439 @@
+"""A connection to one MCP server: calls, and the raw relay, over one shared session that is re-made when it is lost."""
+
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any, cast
+
+import anyio
+import anyio.abc
+import structlog
+from mcp import MCPError
+from mcp.shared.inbound import mcp_param_headers, x_mcp_header_map
+from mcp.shared.uri_template import InvalidUriTemplate, UriTemplate
+from mcp_types import INVALID_PARAMS, LOG_LEVEL_META_KEY, METHOD_NOT_FOUND, URL_ELICITATION_REQUIRED
+
+from interhub.adapters.base import Call, Outcome, Report, Resume
+from interhub.adapters.errors import (
+    AdapterError,
+    ProtocolViolation,
+    RemoteRefused,
+    RemoteTimeout,
+    RemoteUnavailable,
+)
+from interhub.agent_cards import AgentCard, Capability, Json, JsonObject, Kind
+
+from .arguments import ArgumentCheck
+from .content import ELICIT, completed, elicit_results, question, update_of, url_elicitations
+from .http import Sink
+from .open import Ended, OpenRequest, Question, Said
+from .relay import Answered, Ask, Asked, Notify, RelaySession, Reply, ServerFacts, SessionGone
+from .session import Client, McpSession, SessionEvents
+from .target import Target
+from .upstream import Upstream
+
+IDEMPOTENCY_META_KEY = "interhub/idempotencyKey"
+"""Where a tool that can tell repeated calls apart finds `Call.idempotency_key`, in the request's `_meta`."""
+_METHODS = {
+    Kind.TOOL: "tools/call",
+    Kind.PROMPT: "prompts/get",
+    Kind.RESOURCE: "resources/read",
+    Kind.RESOURCE_TEMPLATE: "resources/read",
+}
+_MOST_ROUNDS = 16
+"""Times that a server may answer "ask me again" without asking anything."""
+_CANCEL_S = 2.0
+_LIST_CHANGED = {
+    "tools": ("toolsListChanged", "notifications/tools/list_changed"),
+    "prompts": ("promptsListChanged", "notifications/prompts/list_changed"),
+    "resources": ("resourcesListChanged", "notifications/resources/list_changed"),
+}
+CHANGES = frozenset(method for _, method in _LIST_CHANGED.values())
+"""The notifications that make a card out of date."""
+
+log = structlog.get_logger()
+
+
+class McpConnection:
+    """An open conversation with one MCP server, shared by many calls. Also an McpRelay."""
+
+    def __init__(
+        self,
+        target: Target,
+        card: AgentCard,
+        tasks: anyio.abc.TaskGroup,
+        on_changed: Callable[[str, str], None] | None,
+    ) -> None:
+        self._target = target
+        self._label = target.label
+        self._card = card
+        self._tasks = tasks
+        self._on_changed = on_changed
+        self._watchers: list[Callable[[str, JsonObject], None]] = []
+        self._waiting: dict[str, OpenRequest] = {}
+        self._checks: dict[tuple[Kind, str], ArgumentCheck] = {}
+        self._upstream = Upstream(self._open, label=target.label)
+        tasks.start_soon(self._upstream.run, name=f"owner of the session to {target.label}")
+
+    # Connection
+
+    async def call(self, call: Call, report: Report) -> Outcome:
+        """Use a tool, a prompt or a resource."""
+        try:
+            with anyio.fail_after(call.timeout_s):
+                return await self._call(call, report)
+        except TimeoutError:
+            raise RemoteTimeout(self._label, call.timeout_s or 0.0) from None
+
+    async def cancel(self, remote_task: str) -> None:
+        """Do nothing: a request of MCP has no id outside the session that it was sent on, and ended with it."""
+
+    async def _call(self, call: Call, report: Report) -> Outcome:
+        capability = self._card.capability(call.capability, call.kind)
+        params, headers = self._params(call, capability)
+        notify = partial(_report, report)
+        method = _METHODS[call.kind]
+        owner = call.principal.key
+        recorded: list[tuple[JsonObject, JsonObject]] = []
+        reply: Reply | None = None
+        if call.resume is not None:
+            reply, recorded = await self._resume(call.resume, params, owner, notify)
+        for round_ in range(_MOST_ROUNDS):
+            try:
+                if reply is None:
+                    sent = await self._with_log_level(params)
+                    reply = await self._send(
+                        method, sent, owner=owner, notify=notify, answers=(ELICIT,), headers=headers, recorded=recorded
+                    )
+                match reply:
+                    case Asked():
+                        request: JsonObject = {"method": reply.method, "params": reply.params}
+                        state: JsonObject = {
+                            "open": reply.question_id,
+                            "request": request,
+                            "answered": [[asked, given] for asked, given in recorded],
+                        }
+                        return question({"answer": request}, state=state, raw=request, label=self._label)
+                    case Answered():
+                        pass
+            except MCPError as error:
+                if (wanted := _browsing(error)) is not None:
+                    return question(wanted, state={}, raw={"elicitations": list(wanted.values())}, label=self._label)
+                raise RemoteRefused(self._label, error.message, (), error.code) from error
+            result = reply.result
+            kind = result.get("resultType", "complete")
+            if kind == "complete":
+                return completed(result, self._label)
+            if kind != "input_required":
+                raise ProtocolViolation(
+                    self._label, f"it answered with a result of type {kind!r}, which nobody asked for"
+                )
+            requests = result.get("inputRequests")
+            state = {"requestState": result.get("requestState"), "inputRequests": requests}
+            if isinstance(requests, Mapping) and requests:
+                asked = cast(Mapping[str, JsonObject], requests)
+                return question(asked, state=state, raw=result, label=self._label)
+            params = {**params, "requestState": result.get("requestState")}
+            reply = None
+            await anyio.sleep(min(0.05 * 2**round_, 2.0))
+        raise ProtocolViolation(self._label, f"it asked {_MOST_ROUNDS} times to be asked again")
+
+    async def _resume(
+        self, resume: Resume, params: dict[str, Json], owner: str, notify: Notify
+    ) -> tuple[Reply | None, list[tuple[JsonObject, JsonObject]]]:
+        """Give the answer to the request that waits for it; where none does any more, prepare to send it anew."""
+        state: JsonObject = resume.state if isinstance(resume.state, Mapping) else {}
+        if "inputRequests" in state:
+            requests = cast(Mapping[str, JsonObject], state["inputRequests"])
+            params["inputResponses"] = elicit_results(requests, resume)
+            if state.get("requestState") is not None:
+                params["requestState"] = state["requestState"]
+            return None, []
+        if "open" not in state:
+            return None, []
+        request = cast(JsonObject, state["request"])
+        result = cast(JsonObject, elicit_results({"answer": request}, resume)["answer"])
+        before = cast(Sequence[Sequence[JsonObject]], state.get("answered") or ())
+        recorded = [(pair[0], pair[1]) for pair in before] + [(request, result)]
+        try:
+            return await self.answer(str(state["open"]), result, owner=owner, notify=notify), recorded
+        except KeyError:
+            log.info("mcp_question_reopened", agent=self._label)
+            return None, recorded
+        except MCPError as error:
+            raise RemoteRefused(self._label, error.message, (), error.code) from error
+
+    def _params(self, call: Call, capability: Capability | None) -> tuple[dict[str, Json], dict[str, str]]:
+        meta = {key: value for key, value in call.meta.items() if not key.startswith("io.modelcontextprotocol/")}
+        meta |= {"progressToken": "ours", IDEMPOTENCY_META_KEY: call.idempotency_key, **call.trace}
+        headers: dict[str, str] = {}
+        self._check(call, capability)
+        match call.kind:
+            case Kind.TOOL:
+                if capability is not None and (named := x_mcp_header_map(capability.input_schema)):
+                    headers = mcp_param_headers(named, call.arguments)
+                return {"name": call.capability, "arguments": call.arguments, "_meta": meta}, headers
+            case Kind.PROMPT:
+                arguments = {
+                    key: value if isinstance(value, str) else str(value) for key, value in call.arguments.items()
+                }
+                return {"name": call.capability, "arguments": arguments, "_meta": meta}, headers
+            case Kind.RESOURCE:
+                return {"uri": call.capability, "_meta": meta}, headers
+            case Kind.RESOURCE_TEMPLATE:
+                return {"uri": self._expanded(call), "_meta": meta}, headers
+            case Kind.SKILL:
+                raise RemoteRefused(
+                    self._label,
+                    "an MCP server has no skills; call one of its tools, prompts or resources",
+                    (),
+                    METHOD_NOT_FOUND,
+                )
+
+    def _expanded(self, call: Call) -> str:
+        try:
+            return UriTemplate.parse(call.capability).expand({key: str(value) for key, value in call.arguments.items()})
+        except (InvalidUriTemplate, ValueError, TypeError) as error:
+            raise RemoteRefused(self._label, f"{call.capability}: {error}", (), INVALID_PARAMS) from error
+
+    def _check(self, call: Call, capability: Capability | None) -> None:
+        if capability is None:
+            return
+        key = (capability.kind, capability.name)
+        check = self._checks.get(key)
+        if check is None:
+            check = self._checks[key] = ArgumentCheck(capability.input_schema)
+        if (wrong := check.wrong(call.arguments)) is not None:
+            raise RemoteRefused(
+                self._label, f"{capability.name} does not take these arguments: {wrong}", (), INVALID_PARAMS
+            )
+
+    async def _with_log_level(self, params: Mapping[str, Json]) -> dict[str, Json]:
+        """Ask for the server's log, which 2026-07-28 sends only to those who ask."""
+        session = await self._upstream.session()
+        if not session.modern or "logging" not in session.capabilities:
+            return dict(params)
+        meta = cast(JsonObject, params["_meta"])
+        return {**params, "_meta": {LOG_LEVEL_META_KEY: "info", **meta}}
+
+    # McpRelay
+
+    async def facts(self) -> ServerFacts:
+        """Return what the server said when it was connected to."""
+        return _facts(await self._upstream.session())
+
+    async def send(
+        self,
+        method: str,
+        params: JsonObject,
+        *,
+        owner: str,
+        notify: Notify,
+        answers: Collection[str] = (),
+        headers: Mapping[str, str] | None = None,
+    ) -> Reply:
+        """Send a request on over the shared session."""
+        return await self._send(method, params, owner=owner, notify=notify, answers=answers, headers=headers)
+
+    async def answer(self, question_id: str, answer: JsonObject, *, owner: str, notify: Notify) -> Reply:
+        """Answer what the server asked, and wait for what follows."""
+        request = self._waiting.get(question_id)
+        asked = request.questions.get(question_id) if request is not None else None
+        if request is None or asked is None or request.owner != owner:
+            raise KeyError(question_id)
+        del self._waiting[question_id]
+        asked.give(answer)
+        return await self._follow(request, notify)
+
+    @asynccontextmanager
+    async def session(
+        self, *, version: str, client_info: JsonObject, capabilities: JsonObject, notify: Notify, ask: Ask
+    ) -> AsyncGenerator[RelaySession]:
+        """Open a session of the older era for one client alone."""
+        client = Client(info=client_info, capabilities=capabilities)
+        async with self._target.session(_Standalone(notify, ask), version=version, client=client) as session:
+            yield _OwnSession(session)
+
+    def watch(self, listener: Callable[[str, JsonObject], None]) -> Callable[[], None]:
+        """Have a listener called with what the server says on the shared session about no request."""
+        self._watchers.append(listener)
+        return lambda: self._watchers.remove(listener) if listener in self._watchers else None
+
+    # The shared session
+
+    @asynccontextmanager
+    async def _open(self) -> AsyncGenerator[McpSession]:
+        events = _Shared(self._heard)
+        async with self._target.session(events) as session:
+            log.info("mcp_connected", agent=self._label, version=session.version)
+            async with anyio.create_task_group() as tasks:
+                if session.modern and self._on_changed is not None:
+                    tasks.start_soon(self._listen, session, events)
+                yield session
+                tasks.cancel_scope.cancel()
+
+    async def _listen(self, session: McpSession, events: "_Shared") -> None:
+        """Keep a subscription to the server's changes open while the session lasts."""
+        offered = cast("Mapping[str, Mapping[str, Json] | None]", session.capabilities)
+        wanted = {flag: True for key, (flag, _) in _LIST_CHANGED.items() if (offered.get(key) or {}).get("listChanged")}
+        for failures in range(6):
+            if not wanted or session.lost.is_set():
+                return
+            try:
+                await session.request("subscriptions/listen", {"notifications": wanted}, sink=events)
+            except MCPError as error:
+                log.info("mcp_listen_refused", agent=self._label, why=error.message)
+                return
+            except AdapterError as error:
+                log.debug("mcp_listen_lost", agent=self._label, why=str(error))
+            await anyio.sleep(min(0.5 * 2**failures, 10.0))
+
+    def _heard(self, method: str, params: JsonObject) -> None:
+        for listener in list(self._watchers):
+            listener(method, params)
+        if method in CHANGES and self._on_changed is not None:
+            self._on_changed(self._label, method)
+
+    async def _send(
+        self,
+        method: str,
+        params: JsonObject,
+        *,
+        owner: str,
+        notify: Notify,
+        answers: Collection[str],
+        headers: Mapping[str, str] | None,
+        recorded: Sequence[tuple[JsonObject, JsonObject]] = (),
+    ) -> Reply:
+        request = OpenRequest(owner=owner, answers=answers, recorded=recorded)
+        self._tasks.start_soon(self._carry, request, method, params, headers, name=f"{method} to {self._label}")
+        return await self._follow(request, notify)
+
+    async def _carry(
+        self, request: OpenRequest, method: str, params: JsonObject, headers: Mapping[str, str] | None
+    ) -> None:
+        """Send a request and wait for its result, in a task that outlives the caller's while a person is asked."""
+        ended = Ended(error=RemoteUnavailable(self._label, "the connection was closed during the call"))
+        try:
+            with request.scope:
+                ended = Ended(result=await self._request(request, method, params, headers))
+        except (MCPError, AdapterError) as error:
+            ended = Ended(error=error)
+        except Exception as error:  # a fault of ours ends this call, not the connection with every other call
+            log.exception("mcp_call_crashed", agent=self._label, method=method)
+            ended = Ended(error=RemoteUnavailable(self._label, f"{type(error).__name__}: {error}"))
+        finally:
+            for asked in list(self._waiting):
+                if self._waiting[asked] is request:
+                    del self._waiting[asked]
+            request.end(ended)
+            request.done.set()
+
+    async def _request(
+        self, sink: Sink, method: str, params: JsonObject, headers: Mapping[str, str] | None
+    ) -> dict[str, Any]:
+        """Send a request over the shared session, once more on a new one where the server had forgotten the old one."""
+        session = await self._upstream.session()
+        try:
+            return await session.request(method, params, sink=sink, headers=headers)
+        except SessionGone:
+            self._upstream.drop(session)
+        session = await self._upstream.session()
+        return await session.request(method, params, sink=sink, headers=headers)
+
+    async def _follow(self, request: OpenRequest, notify: Notify) -> Reply:
+        """Pass on what is said about a request until it ends, or asks."""
+        settled = False
+        try:
+            while True:
+                match await request.next():
+                    case Said() as said:
+                        await notify(said.method, said.params)
+                    case Question() as asked:
+                        self._waiting[asked.id] = request
+                        settled = True
+                        return Asked(question_id=asked.id, method=asked.method, params=asked.params)
+                    case Ended() as ended:
+                        settled = True
+                        if ended.error is not None:
+                            raise ended.error
+                        return Answered(result=ended.result or {})
+        finally:
+            if not settled:
+                request.scope.cancel()
+                with anyio.move_on_after(_CANCEL_S, shield=True):
+                    await request.done.wait()
+
+
+class _OwnSession:
+    """A RelaySession."""
+
+    def __init__(self, session: McpSession) -> None:
+        self._session = session
+
+    @property
+    def facts(self) -> ServerFacts:
+        return _facts(self._session)
+
+    async def request(self, method: str, params: JsonObject, *, notify: Notify, ask: Ask) -> JsonObject:
+        return await self._session.request(method, params, sink=_Standalone(notify, ask))
+
+    async def notify(self, method: str, params: JsonObject) -> None:
+        await self._session.notify(method, params)
+
+
+class _Standalone(SessionEvents):
+    """Passes on what belongs to a client's own session; also the Sink of its requests."""
+
+    owner = ""
+    waiting = False
+
+    def __init__(self, notify: Notify, ask: Ask) -> None:
+        self._notify = notify
+        self._ask = ask
+
+    async def notify(self, method: str, params: JsonObject) -> None:
+        await self._notify(method, params)
+
+    async def ask(self, method: str, params: JsonObject) -> JsonObject:
+        return await self._ask(method, params)
+
+    async def notified(self, method: str, params: JsonObject) -> None:
+        await self._notify(method, params)
+
+    async def asked(self, method: str, params: JsonObject) -> JsonObject:
+        return await self._ask(method, params)
+
+
+class _Shared(SessionEvents):
+    """Hands what belongs to no request to those who watch; also the Sink of our own subscription."""
+
+    owner = ""
+    waiting = False
+
+    def __init__(self, heard: Callable[[str, JsonObject], None]) -> None:
+        self._heard = heard
+
+    async def notified(self, method: str, params: JsonObject) -> None:
+        self._heard(method, params)
+
+    async def notify(self, method: str, params: JsonObject) -> None:
+        self._heard(method, params)
+
+    async def ask(self, method: str, params: JsonObject) -> JsonObject:
+        return await self.asked(method, params)
+
+
+async def _report(report: Report, method: str, params: JsonObject) -> None:
+    update = update_of(method, params)
+    if update is not None:
+        await report(update)
+
+
+def _facts(session: McpSession) -> ServerFacts:
+    return ServerFacts(version=session.version, modern=session.modern, answer=session.server)
+
+
+def _browsing(error: MCPError) -> dict[str, JsonObject] | None:
+    """What a server of 2025-11-25 wants opened in a browser before it takes the call (client/elicitation, URL mode)."""
+    return url_elicitations(cast("Json", error.data)) if error.code == URL_ELICITATION_REQUIRED else None

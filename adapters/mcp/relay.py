@@ -1,0 +1,154 @@
+"""What a connection to an MCP server offers beyond calls, so that the hub can relay MCP itself without loss.
+
+The hub's own face for MCP agents uses this; it asks a connection with `isinstance(connection, McpRelay)`.
+"""
+
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias, runtime_checkable
+
+from interhub.adapters.base import Connection
+from interhub.adapters.errors import RemoteUnavailable
+from interhub.agent_cards import JsonObject
+
+Notify: TypeAlias = Callable[[str, JsonObject], Awaitable[None]]
+"""Takes a notification of a request: its method and parameters."""
+
+Ask: TypeAlias = Callable[[str, JsonObject], Awaitable[JsonObject]]
+"""Answers a request that the server makes: its method and parameters. Raises MCPError when it is not answered."""
+
+
+class SessionGone(RemoteUnavailable):
+    """The server no longer knows the session: it did not look at the request, which may go out again on a new one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerFacts:
+    """What a server said when it was connected to."""
+
+    version: str
+    """The negotiated protocol version."""
+    modern: bool
+    """Whether that is 2026-07-28 or later."""
+    answer: JsonObject
+    """Its answer to `server/discover` or `initialize`, as it came."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """A server of the older era has asked something in the middle of a request, which stays open meanwhile."""
+
+    question_id: str
+    """To answer it by (`McpRelay.answer`), for a bounded time. Unguessable."""
+    method: str
+    params: JsonObject
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answered:
+    """A request's result, as it came."""
+
+    result: JsonObject
+
+
+Reply: TypeAlias = Answered | Asked
+"""How a relayed request stands. Errors are raised."""
+
+
+class RelaySession(Protocol):
+    """A session of its own with the server, for one client of the older era."""
+
+    @property
+    def facts(self) -> ServerFacts:
+        """What the server said in its handshake."""
+        ...
+
+    async def request(self, method: str, params: JsonObject, *, notify: Notify, ask: Ask) -> JsonObject:
+        """Send a request on, and return its result as it came; what belongs to it is notified and asked meanwhile.
+
+        Raises:
+            MCPError: the server answered with an error.
+            AdapterError: it could not be reached.
+        """
+        ...
+
+    async def notify(self, method: str, params: JsonObject) -> None:
+        """Send a notification on."""
+        ...
+
+
+@runtime_checkable
+class McpRelay(Protocol):
+    """A connection over which MCP can be relayed."""
+
+    async def facts(self) -> ServerFacts:
+        """Return what the server said, connecting to it first if need be.
+
+        Raises:
+            AdapterError: it could not be reached.
+        """
+        ...
+
+    async def send(
+        self,
+        method: str,
+        params: JsonObject,
+        *,
+        owner: str,
+        notify: Notify,
+        answers: Collection[str] = (),
+        headers: Mapping[str, str] | None = None,
+    ) -> Reply:
+        """Send a request on over the shared session, as it is.
+
+        `headers` are the client's `Mcp-Param-*`. `owner` names who may answer, should the server ask; `answers` are the
+        methods that can be asked, any other is refused at once.
+
+        Raises:
+            MCPError: the server answered with an error.
+            AdapterError: it could not be reached.
+        """
+        ...
+
+    async def answer(self, question_id: str, answer: JsonObject, *, owner: str, notify: Notify) -> Reply:
+        """Answer what the server asked, and wait for what follows.
+
+        Raises:
+            KeyError: no such question is open, or it is somebody else's.
+            MCPError: the server answered the request with an error.
+            AdapterError: it could not be reached.
+        """
+        ...
+
+    def session(
+        self, *, version: str, client_info: JsonObject, capabilities: JsonObject, notify: Notify, ask: Ask
+    ) -> AbstractAsyncContextManager[RelaySession]:
+        """Open a session of the older era for one client alone. Enter and exit it in the same task.
+
+        `notify` and `ask` take what belongs to no request.
+
+        Raises:
+            AdapterError: it could not be reached, or does not speak the older era.
+        """
+        ...
+
+    def watch(self, listener: Callable[[str, JsonObject], None]) -> Callable[[], None]:
+        """Have a listener called with every notification of the shared session that belongs to no request.
+
+        Returns what ends that.
+        """
+        ...
+
+
+@runtime_checkable
+class Leasable(Protocol):
+    """A handle, such as a pool's, that can lend the connection behind it."""
+
+    def lease(self) -> AbstractAsyncContextManager[Connection]:
+        """Hold the connection. When it goes away meanwhile the block is cancelled and left without an error.
+
+        Raises:
+            AdapterError: it could not be opened.
+        """
+        ...

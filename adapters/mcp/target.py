@@ -1,0 +1,62 @@
+"""An MCP server as it is connected to."""
+
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+
+from mcp.client._transport import TransportStreams
+
+from interhub.adapters.errors import BadEndpoint
+from interhub.agent_cards import Binding, Endpoint, JsonObject
+
+from .http import http_streams
+from .session import Client, Diagnose, McpSession, SessionEvents, no_diagnosis, open_session
+from .stdio import StdioServer
+
+OUR_CAPABILITIES: JsonObject = {"elicitation": {"form": {}, "url": {}}}
+"""What we offer servers on shared sessions: to put questions to people. We lend them no model and no folders."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """A server's endpoint with nothing in it left to expand, and what every session with it shares."""
+
+    endpoint: Endpoint
+    label: str
+    env: Mapping[str, str]
+    headers: Mapping[str, str]
+    cwd: str
+    startup_timeout_s: float
+    client_info: JsonObject
+
+    def streams(self) -> tuple[AbstractAsyncContextManager[TransportStreams], Diagnose]:
+        """Return the transport, and what can say more about its end.
+
+        Raises:
+            BadEndpoint: the address cannot be used.
+        """
+        if self.endpoint.binding is Binding.MCP_STDIO:
+            server = StdioServer(self.endpoint.command, env=self.env, cwd=self.cwd or None, label=self.label)
+            return server.streams(), server.diagnose
+        if self.endpoint.binding in (Binding.MCP_HTTP, Binding.MCP_SSE):
+            return http_streams(self.endpoint, self.headers, self.label), no_diagnosis
+        raise BadEndpoint(self.label, f"an MCP server is not reached over {self.endpoint.binding.value}")
+
+    def session(
+        self,
+        events: SessionEvents,
+        *,
+        version: str | None = None,
+        client: Client | None = None,
+    ) -> AbstractAsyncContextManager[McpSession]:
+        """Make the context of a session."""
+        streams, diagnose = self.streams()
+        return open_session(
+            streams,
+            label=self.label,
+            client=client or Client(info=self.client_info, capabilities=OUR_CAPABILITIES),
+            events=events,
+            version=self.endpoint.version if version is None else version,
+            startup_timeout_s=self.startup_timeout_s,
+            diagnose=diagnose,
+        )

@@ -1,0 +1,135 @@
+"""The task that owns the session to an MCP server: opens it when it is wanted, and again when it was lost."""
+
+import copy
+import random
+import time
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+
+import anyio
+import structlog
+
+from interhub.adapters.errors import AdapterError, RemoteUnavailable
+from interhub.adapters.wrappers import Backoff, Clock
+
+from .session import McpSession
+
+Opener = Callable[[], AbstractAsyncContextManager[McpSession]]
+"""Makes a session's context; called each time that one is opened. What it raises is an AdapterError."""
+
+_STEADY_S = 10.0
+"""A session that lasted this long was well; one that ended sooner counts as a failure, which slows the next one."""
+
+log = structlog.get_logger()
+
+
+class Upstream:
+    """One session at a time, opened on demand. `run` must be running."""
+
+    def __init__(
+        self, opener: Opener, *, label: str, backoff: Backoff | None = None, clock: Clock = time.monotonic
+    ) -> None:
+        self._opener = opener
+        self._label = label
+        self._backoff = backoff or Backoff(first_s=0.2, cap_s=30.0)
+        self._clock = clock
+        self._attempt: _Attempt | None = None
+        self._wanted = anyio.Event()
+        self._failures = 0
+        self._next_try_at = 0.0
+        self._error: AdapterError | None = None
+
+    async def session(self) -> McpSession:
+        """Return the open session, opening one first where there is none. Those who ask together share one opening.
+
+        Raises:
+            AdapterError: it could not be opened, now or a moment ago: while the back-off lasts callers get the last
+                error at once.
+        """
+        while True:
+            attempt = self._attempt
+            if attempt is None:
+                self._hold_off()
+                attempt = self._attempt = _Attempt()
+                self._wanted.set()
+            await attempt.settled.wait()
+            if attempt.error is not None:
+                raise copy.copy(attempt.error) from attempt.error
+            if attempt.session is not None and not attempt.dropped.is_set() and not attempt.session.lost.is_set():
+                return attempt.session
+            await attempt.ended.wait()
+
+    def drop(self, session: McpSession) -> None:
+        """Give up a session that the server no longer knows; the next one who asks gets another."""
+        if self._attempt is not None and self._attempt.session is session:
+            self._attempt.dropped.set()
+
+    async def run(self) -> None:
+        """Own the sessions, for ever. What goes wrong ends a session, never this task."""
+        while True:
+            await self._wanted.wait()
+            self._wanted = anyio.Event()
+            attempt = self._attempt
+            assert attempt is not None, "a session is wanted by an attempt"
+            started = self._clock()
+            error: AdapterError | None = None
+            try:
+                async with self._opener() as session:
+                    attempt.session = session
+                    attempt.settled.set()
+                    await _either(session.lost, attempt.dropped)
+            except AdapterError as raised:
+                error = raised
+            except Exception as raised:  # a transport's bug ends this session, not the hub
+                log.exception("mcp_session_crashed", agent=self._label)
+                error = RemoteUnavailable(self._label, f"{type(raised).__name__}: {raised}")
+            except BaseException:
+                self._settle(attempt, RemoteUnavailable(self._label, "the connection was closed"))
+                raise
+            self._count(attempt, error, self._clock() - started)
+            self._settle(attempt, error or RemoteUnavailable(self._label, "the connection was closed"))
+
+    def _settle(self, attempt: "_Attempt", error: AdapterError) -> None:
+        self._attempt = None
+        if attempt.session is None:
+            attempt.error = error
+        attempt.settled.set()
+        attempt.ended.set()
+
+    def _count(self, attempt: "_Attempt", error: AdapterError | None, lasted_s: float) -> None:
+        if attempt.dropped.is_set() or (attempt.session is not None and lasted_s >= _STEADY_S):
+            self._failures, self._next_try_at = 0, 0.0
+            return
+        self._failures += 1
+        self._error = error or RemoteUnavailable(self._label, "the connection was lost as soon as it was made")
+        # The first loss is free: a server that was restarted is tried again at once.
+        if attempt.session is None or self._failures > 1:
+            wait_s = self._backoff.wait_s(self._failures, random.random())  # noqa: S311  # spreads callers, no secret
+            self._next_try_at = self._clock() + wait_s
+        log.warning("mcp_session_ended", agent=self._label, failures=self._failures, why=str(self._error))
+
+    def _hold_off(self) -> None:
+        if self._error is not None and (left_s := self._next_try_at - self._clock()) > 0:
+            if isinstance(self._error, RemoteUnavailable):
+                raise RemoteUnavailable(self._label, f"{self._error.why} (next tried in {left_s:.1f} s)")
+            raise copy.copy(self._error)
+
+
+class _Attempt:
+    def __init__(self) -> None:
+        self.session: McpSession | None = None
+        self.error: AdapterError | None = None
+        self.settled = anyio.Event()
+        self.dropped = anyio.Event()
+        self.ended = anyio.Event()
+
+
+async def _either(one: anyio.Event, other: anyio.Event) -> None:
+    async with anyio.create_task_group() as tasks:
+
+        async def wait(event: anyio.Event) -> None:
+            await event.wait()
+            tasks.cancel_scope.cancel()
+
+        tasks.start_soon(wait, one)
+        tasks.start_soon(wait, other)

@@ -1,0 +1,219 @@
+"""`/agents/{agent_id}/mcp`: every registered agent as an MCP server, under its own names, in both eras.
+
+An MCP server is relayed as it is (`mcp_agent_relay`); any other agent shows its capabilities as tools
+(`mcp_agent_tools`).
+"""
+
+import secrets
+import time
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+
+import anyio
+import anyio.abc
+import structlog
+from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
+from mcp.server.auth.provider import AccessToken
+from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
+from mcp.server.transport_security import TransportSecuritySettings
+from starlette.types import Receive, Scope, Send
+
+from interhub.adapters import Principal
+from interhub.hub.faces.refusals import refusal
+from interhub.registry import Agent, AgentNotFound
+
+from .agent_hub import AgentHub
+from .agent_relay import Relay
+from .agent_tools import AgentTools
+from .agent_wire import OURS
+from .calls import DirectCalls
+
+RELAYED = "mcp"
+"""Name of the adapter whose agents are relayed."""
+QUESTION_WAIT_S = 15 * 60.0
+SESSION_IDLE_S = 1800.0
+_SWEEP_S = 60.0
+_MAX_BODY_BYTES = 16 * 1024 * 1024
+
+log = structlog.get_logger()
+
+
+class McpAgentFace:
+    """An ASGI application for a route with the path parameter `agent_id`. `running` must be entered around it.
+
+    The caller is found in `scope["state"]["principal"]`, where the outer layer put it.
+    """
+
+    def __init__(
+        self,
+        hub: AgentHub,
+        calls: DirectCalls,
+        *,
+        state_key: bytes | None = None,
+        security: TransportSecuritySettings | None = None,
+        session_idle_s: float = SESSION_IDLE_S,
+        question_wait_s: float = QUESTION_WAIT_S,
+    ) -> None:
+        """Take the hub, and what puts calls to agents that are no MCP servers.
+
+        `state_key` (32 bytes or more) seals what modern clients keep between the rounds of a question; replicas share
+        one. `security` checks Host and Origin once more, for a face that stands alone.
+        """
+        self._hub = hub
+        self._calls = calls
+        self._state_key = state_key or secrets.token_bytes(32)
+        self._security = security
+        self._session_idle_s = session_idle_s
+        self._question_wait_s = question_wait_s
+        self._served: dict[tuple[str, str], _Served] = {}
+        self._tasks: anyio.abc.TaskGroup | None = None
+
+    @asynccontextmanager
+    async def running(self) -> AsyncGenerator[None]:
+        """Own the sessions of all agents. Enter and exit it in one task, around everything that serves requests."""
+        async with anyio.create_task_group() as tasks:
+            self._tasks = tasks
+            tasks.start_soon(self._sweep)
+
+            def changed(tenant: str) -> None:
+                tasks.start_soon(self._refresh, tenant)
+
+            unlisten = self._hub.on_agents_changed(changed)
+            try:
+                yield
+            finally:
+                unlisten()
+                self._tasks = None
+                self._served.clear()
+                tasks.cancel_scope.cancel()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        principal = scope["state"]["principal"]
+        assert isinstance(principal, Principal), "the outer layer authenticates every request"
+        agent_id = scope["path_params"]["agent_id"]
+        try:
+            agent = await self._hub.agent(principal, agent_id)
+            served = await self._serve(agent)
+        except OURS as error:
+            await refusal(scope, error)(scope, receive, send)
+            return
+        # The SDK binds a session to the user that opened it, and answers others as if there were no such session.
+        user = AuthenticatedUser(AccessToken(token="", client_id=principal.key, scopes=[], subject=principal.key))
+        # httptools leaves the blanks around a header's value, which are no part of it (RFC 9110, section 5.5).
+        headers = [(name, value.strip(b" \t")) for name, value in scope["headers"]]
+        with served.use():
+            await served.manager.handle_request({**scope, "user": user, "headers": headers}, receive, send)
+
+    async def _serve(self, agent: Agent) -> "_Served":
+        """Return what serves an agent, making it where there is none, or where the agent is another one now."""
+        key = (agent.tenant, agent.id)
+        served = self._served.get(key)
+        if served is not None and (served.agent.adapter, served.agent.endpoint) != (agent.adapter, agent.endpoint):
+            self._retire(served)
+            served = None
+        if served is None:
+            if self._tasks is None:
+                raise RuntimeError("the face is not running: enter McpAgentFace.running() around the application")
+            served = self._served[key] = _Served(self._front(agent, self._tasks), self._manager)
+            self._tasks.start_soon(served.run, name=f"MCP face of {agent.id}")
+        await served.started.wait()
+        if served.agent is not agent:
+            await served.update(agent)
+        return served
+
+    def _front(self, agent: Agent, tasks: anyio.abc.TaskGroup) -> "Relay | AgentTools":
+        if agent.adapter == RELAYED:
+            return Relay(self._hub, agent, tasks)
+        return AgentTools(self._calls, agent, state_key=self._state_key, question_wait_s=self._question_wait_s)
+
+    def _manager(self, front: "Relay | AgentTools") -> StreamableHTTPSessionManager:
+        return StreamableHTTPSessionManager(
+            front.server,
+            security_settings=self._security,
+            session_idle_timeout=self._session_idle_s,
+            max_request_body_size=_MAX_BODY_BYTES,
+        )
+
+    def _retire(self, served: "_Served") -> None:
+        self._served.pop((served.agent.tenant, served.agent.id), None)
+        served.stop.set()
+
+    async def _refresh(self, tenant: str) -> None:
+        """Take over what changed in a tenant: agents removed, or with other capabilities."""
+        for served in [served for served in self._served.values() if served.agent.tenant == tenant]:
+            try:
+                agent = await self._hub.agent(Principal(subject="interhub", tenant=tenant), served.agent.id)
+                await self._serve(agent)
+            except AgentNotFound:
+                self._retire(served)
+            except Exception:  # one agent's trouble does not end the face of the others
+                log.exception("mcp_face_refresh_failed", agent=served.agent.id)
+
+    async def _sweep(self) -> None:
+        """Let go of what nobody has used since the last of its sessions must have ended."""
+        while True:
+            await anyio.sleep(_SWEEP_S)
+            for served in list(self._served.values()):
+                if served.idle_s > 2 * self._session_idle_s:
+                    self._retire(served)
+
+
+class _Served:
+    """One agent's server, and the task that its sessions live in."""
+
+    def __init__(
+        self,
+        front: Relay | AgentTools,
+        manager: "Callable[[Relay | AgentTools], StreamableHTTPSessionManager]",
+    ) -> None:
+        self._front = front
+        self.manager = manager(front)
+        self.started = anyio.Event()
+        self.stop = anyio.Event()
+        self._in_flight = 0
+        self._used_at = time.monotonic()
+
+    @property
+    def agent(self) -> Agent:
+        return self._front.agent
+
+    @property
+    def idle_s(self) -> float:
+        """Seconds since the last request ended; none while one is served."""
+        return 0.0 if self._in_flight else time.monotonic() - self._used_at
+
+    async def run(self) -> None:
+        """Hold the sessions until told to stop."""
+        try:
+            async with self.manager.run():
+                self.started.set()
+                await self.stop.wait()
+        except Exception:  # one agent's sessions end; the face of the others goes on
+            log.exception("mcp_face_crashed", agent=self.agent.id)
+        finally:
+            self.started.set()
+
+    async def update(self, agent: Agent) -> None:
+        if isinstance(self._front, AgentTools):
+            await self._front.update(agent)
+        else:
+            self._front.agent = agent
+
+    def use(self) -> "_Use":
+        return _Use(self)
+
+    def count(self, step: int) -> None:
+        self._in_flight += step
+        self._used_at = time.monotonic()
+
+
+class _Use:
+    def __init__(self, served: _Served) -> None:
+        self._served = served
+
+    def __enter__(self) -> None:
+        self._served.count(1)
+
+    def __exit__(self, *raised: object) -> None:
+        self._served.count(-1)

@@ -1,0 +1,71 @@
+"""What the MCP face of a single agent needs of the hub."""
+
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from typing import Protocol
+
+from interhub.adapters import Call, Connection, ConnectionLost, Principal, ProtocolViolation
+from interhub.adapters.mcp.relay import Leasable, McpRelay
+from interhub.registry import Agent
+
+
+class AgentHub(Protocol):
+    """The verbs of `interhub.hub.service.Hub` that are used here."""
+
+    async def agent(self, principal: Principal, agent_id: str) -> Agent:
+        """Return one agent.
+
+        Raises:
+            AgentNotFound: the caller's tenant has none of that id.
+        """
+        ...
+
+    async def connection(self, principal: Principal, agent_id: str) -> tuple[Agent, Connection]:
+        """Return an agent and the pooled connection to it.
+
+        Raises:
+            AgentNotFound: the caller's tenant has none of that id.
+            AdapterError: it could not be reached.
+        """
+        ...
+
+    def admit(self, agent: Agent, call: Call) -> None:
+        """Ask the policy about one request of a relay, and refuse what it does not allow.
+
+        Raises:
+            NotAllowed: the policy says no.
+        """
+        ...
+
+    def record(self, agent: Agent, call: Call, *, outcome: str, started: float) -> None:
+        """Append the audit record of one request of a relay; `started` is a `perf_counter()`."""
+        ...
+
+    def on_agents_changed(self, listener: Callable[[str], None]) -> Callable[[], None]:
+        """Have a listener called with the tenant whenever its agents or their capabilities change."""
+        ...
+
+
+@asynccontextmanager
+async def relay_of(hub: AgentHub, principal: Principal, agent_id: str) -> AsyncGenerator[McpRelay]:
+    """Hold the connection to an MCP server. When it goes away meanwhile, the block is cancelled and left.
+
+    Raises:
+        AgentNotFound: the caller's tenant has none of that id.
+        AdapterError: it could not be reached.
+    """
+    _, connection = await hub.connection(principal, agent_id)
+    if isinstance(connection, McpRelay):
+        yield connection
+    elif isinstance(connection, Leasable):
+        async with connection.lease() as leased:
+            if not isinstance(leased, McpRelay):
+                raise ProtocolViolation(agent_id, "its connection cannot relay MCP")
+            yield leased
+    else:
+        raise ProtocolViolation(agent_id, "its connection cannot relay MCP")
+
+
+def gone(agent_id: str) -> ConnectionLost:
+    """Return the error of a request whose connection went away under it."""
+    return ConnectionLost(agent_id, "the connection was closed during the request")

@@ -1,0 +1,288 @@
+"""The way of one client of the older era to an MCP server, of either era, for as long as its session lasts."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, cast
+
+import anyio
+import anyio.abc
+import mcp_types as types
+import structlog
+from mcp.shared.exceptions import MCPError
+from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS, LATEST_HANDSHAKE_VERSION
+
+from interhub.adapters import AdapterError, Principal, RemoteRefused
+from interhub.adapters.mcp.relay import Answered, McpRelay, RelaySession, Reply, ServerFacts, SessionGone
+from interhub.agent_cards import JsonObject
+
+from .agent_hub import AgentHub, gone, relay_of
+from .agent_wire import OURS, RESERVED, SUBSCRIPTION_ID, Context, ask, meta_of, params_of, said, tell, tell_session
+
+_MOST_ROUNDS = 32
+
+log = structlog.get_logger()
+
+
+class Leg:
+    """The way of one client of the older era to the server, for as long as its session lasts."""
+
+    def __init__(
+        self, hub: AgentHub, agent_id: str, principal: Principal, ctx: Context, modern_only: anyio.Event
+    ) -> None:
+        params = params_of(ctx)
+        self._modern_only = modern_only
+        self._hub = hub
+        self._agent_id = agent_id
+        self._principal = principal
+        self._greeted = ctx
+        asked = params.get("protocolVersion")
+        self._version = asked if asked in HANDSHAKE_PROTOCOL_VERSIONS else LATEST_HANDSHAKE_VERSION
+        self._info = cast(JsonObject, params.get("clientInfo") or {})
+        self._capabilities = cast(JsonObject, params.get("capabilities") or {})
+        self._facts: ServerFacts | None = None
+        self._session: RelaySession | None = None
+        self._shared: McpRelay | None = None
+        self._stop = anyio.Event()
+        self._ended = anyio.Event()
+        self._closed = False
+        self._log_level = ""
+        self._resources: set[str] = set()
+        self._relisten = anyio.Event()
+        self._mending = anyio.Lock()
+
+    async def run(self, *, task_status: anyio.abc.TaskStatus[None]) -> None:
+        """Hold the way open until the client's session ends, or it breaks.
+
+        Raises:
+            AdapterError: the server could not be reached; raised before it has started only.
+        """
+        started = False
+        self._stop, self._ended = anyio.Event(), anyio.Event()
+
+        def begin() -> None:
+            nonlocal started
+            started = True
+            task_status.started()
+
+        try:
+            async with relay_of(self._hub, self._principal, self._agent_id) as upstream:
+                if not self._modern_only.is_set():
+                    try:
+                        await self._own(upstream, begin)
+                    except RemoteRefused as refused:
+                        if started or refused.code != types.UNSUPPORTED_PROTOCOL_VERSION:
+                            raise
+                        self._modern_only.set()
+                if self._modern_only.is_set() and not started:
+                    await self._bridge(upstream, begin)
+        except OURS as error:
+            if not started:
+                raise said(error) from error
+            log.info("mcp_relay_ended", agent=self._agent_id, why=str(error))
+        except Exception:  # a fault of ours ends this client's session, not the face with every other one
+            if not started:
+                raise
+            log.exception("mcp_relay_crashed", agent=self._agent_id)
+        finally:
+            self._session = self._shared = None
+            self._ended.set()
+        if not started:
+            raise said(gone(self._agent_id))
+
+    def stop(self) -> None:
+        """End it, because the client's session has ended."""
+        self._closed = True
+        self._stop.set()
+
+    async def _mend(self, tasks: anyio.abc.TaskGroup) -> None:
+        """Open it again where it broke, for instance because the server was restarted."""
+        async with self._mending:
+            if self._session is None and self._shared is None and not self._closed:
+                await self._ended.wait()
+                await tasks.start(self.run)
+
+    def greeting(self) -> dict[str, Any]:
+        """Return the answer to `initialize`: the server's own, in the version that this client speaks."""
+        assert self._facts is not None, "greeted once the server has said who it is"
+        answer = self._facts.answer
+        if self._session is not None:
+            return {**answer, "protocolVersion": self._version}
+        return {
+            "protocolVersion": self._version,
+            "capabilities": answer.get("capabilities", {}),
+            "serverInfo": meta_of(answer).get(types.SERVER_INFO_META_KEY, {"name": self._agent_id, "version": ""}),
+            **({"instructions": answer["instructions"]} if "instructions" in answer else {}),
+        }
+
+    async def request(self, ctx: Context, tasks: anyio.abc.TaskGroup) -> dict[str, Any]:
+        """Send a request on and return its result.
+
+        Raises:
+            MCPError: the server answered with an error.
+            AdapterError: it could not be reached; the next request tries anew.
+        """
+        await self._mend(tasks)
+        session = self._session
+        if session is None:
+            return await self._bridged(ctx)
+        try:
+            return await self._relayed(ctx, session)
+        except SessionGone:
+            self._break()
+        except AdapterError:
+            self._break()
+            raise
+        await self._mend(tasks)
+        session = self._session
+        if session is None:
+            raise gone(self._agent_id)
+        return await self._relayed(ctx, session)
+
+    async def notify(self, ctx: Context) -> None:
+        """Send a notification on."""
+        if self._session is not None:
+            await self._session.notify(ctx.method, params_of(ctx))
+
+    def _break(self) -> None:
+        self._session = self._shared = None
+        self._stop.set()
+
+    # An older server
+
+    async def _own(self, upstream: McpRelay, begin: Callable[[], None]) -> None:
+        async def ask_session(method: str, params: JsonObject) -> JsonObject:
+            return await ask(self._greeted, method, params, within=False)
+
+        async with upstream.session(
+            version=self._version,
+            client_info=self._info,
+            capabilities=self._capabilities,
+            notify=self._say,
+            ask=ask_session,
+        ) as session:
+            self._facts, self._session = session.facts, session
+            begin()
+            await self._stop.wait()
+
+    async def _relayed(self, ctx: Context, session: RelaySession) -> dict[str, Any]:
+        async def notify(method: str, params: JsonObject) -> None:
+            await tell(ctx, method, params)
+
+        async def ask_client(method: str, params: JsonObject) -> JsonObject:
+            return await ask(ctx, method, params)
+
+        return dict(await session.request(ctx.method, params_of(ctx), notify=notify, ask=ask_client))
+
+    async def _say(self, method: str, params: JsonObject) -> None:
+        await tell_session(self._greeted, method, params)
+
+    # A modern server
+
+    async def _bridge(self, upstream: McpRelay, begin: Callable[[], None]) -> None:
+        self._facts, self._shared = await upstream.facts(), upstream
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._listen, upstream)
+            begin()
+            await self._stop.wait()
+            tasks.cancel_scope.cancel()
+
+    async def _listen(self, upstream: McpRelay) -> None:
+        """Keep a subscription open whose events are told to the client as they were told in its era."""
+        while True:
+            self._relisten = anyio.Event()
+            wanted: dict[str, Any] = {
+                f"{name}ListChanged": True
+                for name in ("tools", "prompts", "resources")
+                if self._facts is not None
+                and name in cast("Mapping[str, Any]", self._facts.answer.get("capabilities", {}))
+            }
+            if self._resources:
+                wanted["resourceSubscriptions"] = sorted(self._resources)
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._listen_once, upstream, wanted)
+                await self._relisten.wait()
+                tasks.cancel_scope.cancel()
+
+    async def _listen_once(self, upstream: McpRelay, wanted: Mapping[str, Any]) -> None:
+        async def notify(method: str, params: JsonObject) -> None:
+            if method != "notifications/subscriptions/acknowledged":
+                meta = {key: value for key, value in meta_of(params).items() if key != SUBSCRIPTION_ID}
+                rest = {key: value for key, value in params.items() if key != "_meta"}
+                await self._say(method, {**rest, **({"_meta": meta} if meta else {})})
+
+        try:
+            sent = {"notifications": wanted}
+            await upstream.send("subscriptions/listen", sent, owner=self._principal.key, notify=notify)
+        except (MCPError, AdapterError) as error:
+            log.debug("mcp_relay_listen_ended", agent=self._agent_id, why=str(error))
+
+    async def _bridged(self, ctx: Context) -> dict[str, Any]:
+        upstream = self._shared
+        if upstream is None:
+            raise gone(self._agent_id)
+        params = params_of(ctx)
+        match ctx.method:
+            case "logging/setLevel":
+                self._log_level = str(params.get("level", ""))
+                return {}
+            case "resources/subscribe" | "resources/unsubscribe":
+                uri = str(params.get("uri", ""))
+                (self._resources.add if ctx.method.endswith("/subscribe") else self._resources.discard)(uri)
+                self._relisten.set()
+                return {}
+            case _:
+                pass
+
+        async def notify(method: str, note: JsonObject) -> None:
+            await tell(ctx, method, note)
+
+        meta = {
+            **meta_of(params),
+            types.CLIENT_INFO_META_KEY: self._info,
+            types.CLIENT_CAPABILITIES_META_KEY: self._capabilities,
+        }
+        if self._log_level:
+            meta[types.LOG_LEVEL_META_KEY] = self._log_level
+        params["_meta"] = meta
+        for _ in range(_MOST_ROUNDS):
+            result = result_of(await upstream.send(ctx.method, params, owner=self._principal.key, notify=notify))
+            if result.get("resultType") != "input_required":
+                return _aged(result)
+            answers: dict[str, Any] = {}
+            for key, request in cast("dict[str, dict[str, Any]]", result.get("inputRequests") or {}).items():
+                answers[key] = await ask(ctx, request["method"], request.get("params") or {})
+            params.pop("requestState", None)
+            if result.get("requestState") is not None:
+                params["requestState"] = result["requestState"]
+            if answers:
+                params["inputResponses"] = answers
+        raise MCPError(types.INTERNAL_ERROR, f"the server asked more than {_MOST_ROUNDS} times in one request")
+
+
+def result_of(reply: Reply) -> dict[str, Any]:
+    """Return the result of a request to a server of the newer era."""
+    assert isinstance(reply, Answered), "a server of the newer era does not ask inside a request"
+    return dict(reply.result)
+
+
+def _aged(result: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a modern result without what the older era does not know."""
+    kept = {key: value for key, value in result.items() if key not in ("resultType", "ttlMs", "cacheScope", "_meta")}
+    meta = {key: value for key, value in meta_of(result).items() if not key.startswith(RESERVED)}
+    return {**kept, "_meta": meta} if meta else kept
+
+
+# The SDK has no public place for what lives as long as a client's session. Its connection object has: `state` and
+# `exit_stack` (mcp 2.3, tests/hub/faces/test_mcp_agent.py holds them to it).
+
+
+def keep(ctx: Context, leg: Leg) -> None:
+    """Keep a leg for as long as the client's session lasts."""
+    connection = ctx.session._connection  # pyright: ignore[reportPrivateUsage]  # see above
+    connection.state["interhub_leg"] = leg
+    connection.exit_stack.callback(leg.stop)
+
+
+def leg_of(ctx: Context) -> Leg | None:
+    """Return the leg that was kept for the session of a request."""
+    leg = ctx.session._connection.state.get("interhub_leg")  # pyright: ignore[reportPrivateUsage]  # see above
+    return leg if isinstance(leg, Leg) else None

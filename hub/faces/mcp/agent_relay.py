@@ -1,0 +1,260 @@
+"""MCP through the hub to an MCP server, request by request, as it came.
+
+Either side may be of either era:
+
+* both modern: requests go over the shared connection with the client's own envelope;
+* both older: the client's session has a session of its own with the server, so that what the server asks (sampling,
+  elicitation, roots) and says reaches this client alone;
+* modern client, older server: what the server asks in the middle of a request becomes an interim result;
+* older client, modern server: an interim result becomes requests to the client, and the answers go back with a retry.
+"""
+
+from collections.abc import Mapping
+from time import perf_counter
+from typing import Any, cast
+
+import anyio
+import anyio.abc
+import mcp_types as types
+import structlog
+from mcp.server.context import CallNext, HandlerResult
+from mcp.server.lowlevel.server import Server
+from mcp.server.subscriptions import InMemorySubscriptionBus, ListenHandler
+from mcp.shared.exceptions import MCPError
+from mcp.shared.subscriptions import event_from_wire
+from mcp_types.methods import CACHEABLE_METHODS
+from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS, MODERN_PROTOCOL_VERSIONS
+
+from interhub.adapters import Call, Principal
+from interhub.adapters.mcp.relay import Asked, McpRelay, ServerFacts
+from interhub.agent_cards import JsonObject, Kind
+from interhub.hub.errors import problem_of
+from interhub.registry import Agent
+
+from .agent_hub import AgentHub, gone, relay_of
+from .agent_leg import Leg, keep, leg_of, result_of
+from .agent_wire import (
+    OURS,
+    RESERVED,
+    SUBSCRIPTION_ID,
+    Context,
+    is_modern,
+    meta_of,
+    params_of,
+    said,
+    tell,
+)
+from .turn import principal_of
+
+_USES = {
+    "tools/call": (Kind.TOOL, "name"),
+    "prompts/get": (Kind.PROMPT, "name"),
+    "resources/read": (Kind.RESOURCE, "uri"),
+}
+"""The methods that use a capability, which the policy decides on and the audit log records."""
+_ASKABLE = {"elicitation": "elicitation/create", "sampling": "sampling/createMessage", "roots": "roots/list"}
+_QUESTION = "question"
+_PARAM_HEADER = "mcp-param-"
+
+log = structlog.get_logger()
+
+
+class Relay:
+    """One MCP server behind the hub, as a server of the SDK whose every answer is the upstream's."""
+
+    def __init__(self, hub: AgentHub, agent: Agent, tasks: anyio.abc.TaskGroup) -> None:
+        self._hub = hub
+        self._tasks = tasks
+        self.agent = agent
+        self._bus = InMemorySubscriptionBus()
+        self._listen = ListenHandler(self._bus)
+        self._schemas: dict[str, JsonObject] = {}
+        self._schemas_of = ""
+        self._refuses_handshake = anyio.Event()
+        """Set once the server has been found to speak the newer era only."""
+        self.server: Server[Any] = Server(
+            agent.id, version=agent.card.version, get_tool_input_schema=self._input_schema
+        )
+        self.server.middleware.append(self._serve)
+
+    def _input_schema(self, name: str) -> dict[str, Any] | None:
+        """Return what `Mcp-Param-*` headers are checked by; a tool we have not heard of is left to its server."""
+        if self._schemas_of != self.agent.digest:
+            tools = (found for found in self.agent.card.capabilities if found.kind is Kind.TOOL)
+            self._schemas = {tool.name: tool.input_schema for tool in tools}
+            self._schemas_of = self.agent.digest
+        schema = self._schemas.get(name)
+        return dict(schema) if schema is not None else None
+
+    async def _serve(self, ctx: Context, call_next: CallNext) -> HandlerResult:
+        try:
+            if ctx.request_id is None:
+                return await self._notification(ctx, call_next)
+            if ctx.method == "ping":
+                return await call_next(ctx)
+            principal = principal_of(ctx)
+            kind, key = _USES.get(ctx.method, (None, ""))
+            if kind is None:
+                return await self._request(ctx, principal)
+            return await self._use(ctx, principal, kind, key)
+        except OURS as error:
+            raise said(error) from error
+
+    async def _use(self, ctx: Context, principal: Principal, kind: Kind, key: str) -> HandlerResult:
+        """Serve a request that uses a capability: admitted, and recorded."""
+        params = params_of(ctx)
+        arguments = params.get("arguments")
+        call = Call(
+            capability=str(params.get(key, "")),
+            kind=kind,
+            arguments=cast(JsonObject, arguments) if isinstance(arguments, Mapping) else {},
+            principal=principal,
+            idempotency_key=f"mcp/{ctx.request_id}",
+        )
+        self._hub.admit(self.agent, call)
+        started = perf_counter()
+        outcome = "canceled"
+        try:
+            result = await self._request(ctx, principal)
+            asked = isinstance(result, dict) and result.get("resultType") == "input_required"
+            outcome = "input_required" if asked else "completed"
+            return result
+        except MCPError:
+            outcome = "AGENT_REFUSED"
+            raise
+        except OURS as error:
+            outcome = problem_of(error).status.reason
+            raise
+        finally:
+            self._hub.record(self.agent, call, outcome=outcome, started=started)
+
+    async def _request(self, ctx: Context, principal: Principal) -> HandlerResult:
+        if is_modern(ctx):
+            async with relay_of(self._hub, principal, self.agent.id) as upstream:
+                return await self._modern(ctx, principal, upstream)
+            raise gone(self.agent.id)
+        if ctx.method == "initialize":
+            return await self._greet(ctx, Leg(self._hub, self.agent.id, principal, ctx, self._refuses_handshake))
+        leg = leg_of(ctx)
+        if leg is None:
+            raise MCPError(types.INVALID_REQUEST, "the session begins with `initialize`")
+        return await leg.request(ctx, self._tasks)
+
+    async def _greet(self, ctx: Context, leg: Leg) -> dict[str, Any]:
+        await self._tasks.start(leg.run)
+        keep(ctx, leg)
+        return leg.greeting()
+
+    async def _notification(self, ctx: Context, call_next: CallNext) -> HandlerResult:
+        result = await call_next(ctx)
+        if not is_modern(ctx) and ctx.method == "notifications/roots/list_changed":
+            leg = leg_of(ctx)
+            if leg is not None:
+                await leg.notify(ctx)
+        return result
+
+    # A modern client
+
+    async def _modern(self, ctx: Context, principal: Principal, upstream: McpRelay) -> dict[str, Any]:
+        if ctx.method == "initialize":
+            raise MCPError(types.METHOD_NOT_FOUND, "Method not found", "initialize")
+        facts = await upstream.facts()
+        if ctx.method == "server/discover":
+            return _discovered(facts)
+        if not facts.modern:
+            return await self._bridged(ctx, principal, upstream)
+        headers: dict[str, str] = {}
+        if ctx.request is not None:
+            headers = {name: value for name, value in ctx.request.headers.items() if name.startswith(_PARAM_HEADER)}
+
+        async def notify(method: str, params: JsonObject) -> None:
+            await tell(ctx, method, params)
+
+        reply = await upstream.send(ctx.method, params_of(ctx), owner=principal.key, notify=notify, headers=headers)
+        result = result_of(reply)
+        if ctx.method == "subscriptions/listen":
+            result["_meta"] = {**meta_of(result), SUBSCRIPTION_ID: ctx.request_id}
+        return result
+
+    async def _bridged(self, ctx: Context, principal: Principal, upstream: McpRelay) -> dict[str, Any]:
+        """Serve a modern client's request with a server of the older era."""
+        if ctx.method == "subscriptions/listen":
+            return await self._listen_bridged(ctx, principal, upstream)
+        params = params_of(ctx)
+        responses = params.pop("inputResponses", None)
+        question_id = params.pop("requestState", None)
+        params["_meta"] = {key: value for key, value in meta_of(params).items() if not key.startswith(RESERVED)}
+
+        async def notify(method: str, note: JsonObject) -> None:
+            if method != "notifications/message" or types.LOG_LEVEL_META_KEY in meta_of(params_of(ctx)):
+                await tell(ctx, method, note)
+
+        if question_id is None:
+            offered = [method for name, method in _ASKABLE.items() if name in _capabilities(ctx)]
+            reply = await upstream.send(ctx.method, params, owner=principal.key, notify=notify, answers=offered)
+        else:
+            answers = cast("Mapping[str, JsonObject] | None", responses) or {}
+            answer = answers.get(_QUESTION)
+            if answer is None:
+                raise MCPError(types.INVALID_PARAMS, f"inputResponses must hold the answer to {_QUESTION!r}")
+            try:
+                reply = await upstream.answer(str(question_id), answer, owner=principal.key, notify=notify)
+            except KeyError:
+                raise MCPError(types.INVALID_PARAMS, "requestState is not, or no longer, known: call again") from None
+        if isinstance(reply, Asked):
+            request = {"method": reply.method, "params": dict(reply.params)}
+            return {
+                "resultType": "input_required",
+                "inputRequests": {_QUESTION: request},
+                "requestState": reply.question_id,
+            }
+        result = {"resultType": "complete", **reply.result}
+        if ctx.method in CACHEABLE_METHODS:
+            result = {"ttlMs": 0, "cacheScope": "private", **result}
+        return result
+
+    async def _listen_bridged(self, ctx: Context, principal: Principal, upstream: McpRelay) -> dict[str, Any]:
+        """Serve a subscription with what a server of the older era says unasked, and its resource subscriptions."""
+        params = types.SubscriptionsListenRequestParams.model_validate(params_of(ctx), by_name=False)
+        tasks = self._tasks
+
+        def heard(method: str, note: JsonObject) -> None:
+            event = event_from_wire(method, cast("Mapping[str, Any]", note))
+            if event is not None:
+                tasks.start_soon(self._bus.publish, event)
+
+        async def nothing(method: str, note: JsonObject) -> None:
+            return None
+
+        unwatch = upstream.watch(heard)
+        try:
+            for uri in params.notifications.resource_subscriptions or ():
+                await upstream.send("resources/subscribe", {"uri": uri}, owner=principal.key, notify=nothing)
+            result = await self._listen(ctx, params)
+        finally:
+            unwatch()
+        return {"resultType": "complete", **result.model_dump(by_alias=True, mode="json", exclude_none=True)}
+
+
+def _discovered(facts: ServerFacts) -> dict[str, Any]:
+    """Return the answer to `server/discover`: the server's own, with the versions that this face speaks."""
+    versions = [*MODERN_PROTOCOL_VERSIONS, *reversed(HANDSHAKE_PROTOCOL_VERSIONS)]
+    if facts.modern:
+        return {**facts.answer, "supportedVersions": versions}
+    answer = facts.answer
+    found: dict[str, Any] = {
+        "resultType": "complete",
+        "supportedVersions": versions,
+        "capabilities": answer.get("capabilities", {}),
+        "ttlMs": 0,
+        "cacheScope": "private",
+        "_meta": {**meta_of(answer), types.SERVER_INFO_META_KEY: answer.get("serverInfo")},
+    }
+    if "instructions" in answer:
+        found["instructions"] = answer["instructions"]
+    return found
+
+
+def _capabilities(ctx: Context) -> Mapping[str, Any]:
+    offered = meta_of(params_of(ctx)).get(types.CLIENT_CAPABILITIES_META_KEY)
+    return cast("Mapping[str, Any]", offered) if isinstance(offered, Mapping) else {}

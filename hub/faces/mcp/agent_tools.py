@@ -1,0 +1,161 @@
+"""Any agent that is no MCP server, over MCP: its capabilities as tools, under their own names."""
+
+import re
+from collections.abc import Callable
+from hashlib import sha256
+from typing import Any
+
+import mcp_types as types
+import structlog
+from mcp.server.lowlevel.server import NotificationOptions, Server
+from mcp.server.models import InitializationOptions
+from mcp.server.request_state import RequestStateBoundary, RequestStateSecurity
+from mcp.server.subscriptions import InMemorySubscriptionBus, ListenHandler, ToolsListChanged
+from mcp.shared.exceptions import MCPError
+
+from interhub.adapters import AdapterError, Completed, RemoteRefused
+from interhub.agent_cards import Capability, Kind
+from interhub.hub.errors import HubError
+from interhub.registry import Agent
+
+from .agent_wire import OURS, Context, said
+from .arguments import ArgumentCheck
+from .calls import DirectCalls
+from .content import SKILL_OUTPUT_SCHEMA, error_result, skill_result, tool_result
+from .turn import Turn
+
+_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+_OFFERED = (Kind.SKILL, Kind.TOOL)
+
+log = structlog.get_logger()
+
+
+class AgentTools:
+    """An agent as an MCP server of the SDK."""
+
+    def __init__(self, calls: DirectCalls, agent: Agent, *, state_key: bytes, question_wait_s: float) -> None:
+        self._calls = calls
+        self._question_wait_s = question_wait_s
+        self._bus = InMemorySubscriptionBus()
+        self._sessions: dict[int, Callable[[], Any]] = {}
+        self.agent = agent
+        self._tools: dict[str, Capability] = {}
+        self._checks: dict[str, ArgumentCheck] = {}
+        self._definitions: list[types.Tool] = []
+        self._list()
+        self.server = _Changing(
+            agent.id,
+            version=agent.card.version,
+            title=agent.card.name,
+            description=agent.card.description or None,
+            instructions=agent.card.instructions or agent.card.description or None,
+            on_list_tools=self._list_tools,
+            on_call_tool=self._call_tool,
+            on_subscriptions_listen=ListenHandler(self._bus),
+            get_tool_input_schema=self._input_schema,
+        )
+        self.server.add_notification_handler("notifications/initialized", types.NotificationParams, self._greeted)
+        security = RequestStateSecurity(keys=[state_key])
+        self.server.middleware.append(RequestStateBoundary(security, default_audience=f"{agent.tenant}/{agent.id}"))
+
+    async def update(self, agent: Agent) -> None:
+        """Take the agent as it is now, and tell those who listen when its tools are others."""
+        changed = agent.digest != self.agent.digest
+        self.agent = agent
+        if not changed:
+            return
+        self._list()
+        await self._bus.publish(ToolsListChanged())
+        for tell in list(self._sessions.values()):
+            await tell()
+
+    def _list(self) -> None:
+        self._checks.clear()
+        self._tools = tool_names(self.agent)
+        self._definitions = [_tool(name, capability) for name, capability in self._tools.items()]
+
+    def _input_schema(self, name: str) -> dict[str, Any] | None:
+        capability = self._tools.get(name)
+        return dict(capability.input_schema) if capability is not None else None
+
+    async def _greeted(self, ctx: Context, params: types.NotificationParams | None) -> None:
+        connection = ctx.session._connection  # pyright: ignore[reportPrivateUsage]  # see mcp_agent_relay
+        self._sessions[id(connection)] = ctx.session.send_tool_list_changed
+        connection.exit_stack.callback(self._sessions.pop, id(connection), None)
+
+    async def _list_tools(self, ctx: Context, params: types.PaginatedRequestParams | None) -> types.ListToolsResult:
+        return types.ListToolsResult(tools=self._definitions, ttl_ms=5000, cache_scope="private")
+
+    async def _call_tool(
+        self, ctx: Context, params: types.CallToolRequestParams
+    ) -> types.CallToolResult | types.InputRequiredResult:
+        capability = self._tools.get(params.name)
+        if capability is None:
+            raise MCPError(types.INVALID_PARAMS, f"agent {self.agent.id} has no tool {params.name!r}")
+        arguments = params.arguments or {}
+        if problems := self._check(params.name, capability).problems(arguments):
+            return error_result(problems)
+        turn = Turn(ctx, params, question_wait_s=self._question_wait_s)
+        try:
+            outcome = await self._calls.call(turn, self.agent.id, capability.name, arguments, kind=capability.kind)
+        except RemoteRefused as refused:
+            return error_result(str(refused), refused.parts)
+        except (AdapterError, HubError) as error:
+            return error_result(str(error))
+        except OURS as error:
+            raise said(error) from error
+        if not isinstance(outcome, Completed):
+            return outcome
+        if capability.kind is Kind.SKILL:
+            return skill_result(outcome)
+        return tool_result(outcome, ctx.protocol_version)
+
+    def _check(self, name: str, capability: Capability) -> ArgumentCheck:
+        check = self._checks.get(name)
+        if check is None:
+            check = self._checks[name] = ArgumentCheck(capability.input_schema, label=name)
+        return check
+
+
+class _Changing(Server[Any]):
+    """Says in the handshake that its tools change; the SDK's HTTP server has no argument for that."""
+
+    def create_initialization_options(
+        self,
+        notification_options: NotificationOptions | None = None,
+        experimental_capabilities: dict[str, dict[str, Any]] | None = None,
+        extensions: dict[str, dict[str, Any]] | None = None,
+    ) -> InitializationOptions:
+        changes = notification_options or NotificationOptions(tools_changed=True)
+        return super().create_initialization_options(changes, experimental_capabilities, extensions)
+
+
+def tool_names(agent: Agent) -> dict[str, Capability]:
+    """Return an agent's capabilities by the names of their tools.
+
+    A name that MCP tools cannot have (MCP 2026-07-28, server/tools, tool names) is changed, and made unique by a hash.
+    """
+    named: dict[str, Capability] = {}
+    for capability in agent.card.capabilities:
+        if capability.kind not in _OFFERED:
+            continue
+        name = capability.name
+        if _NAME.fullmatch(name) is None or name in named:
+            mark = sha256(f"{capability.kind}/{name}".encode()).hexdigest()[:8]
+            name = f"{re.sub(r'[^A-Za-z0-9_.-]+', '-', name)[:55].strip('-') or 'tool'}-{mark}"
+        named[name] = capability
+    return named
+
+
+def _tool(name: str, capability: Capability) -> types.Tool:
+    lines = [capability.description or capability.title or capability.name]
+    if capability.examples:
+        lines.append("For example: " + "; ".join(capability.examples[:3]))
+    output = SKILL_OUTPUT_SCHEMA if capability.kind is Kind.SKILL else capability.output_schema
+    return types.Tool(
+        name=name,
+        title=capability.title or None,
+        description="\n".join(lines),
+        input_schema=dict(capability.input_schema),
+        output_schema=dict(output) if output is not None else None,
+    )

@@ -1,0 +1,331 @@
+"""The hub's own tools, carried out: delegate and what goes with its runs, find, call."""
+
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from datetime import UTC, datetime
+from typing import TypeAlias, cast
+
+import anyio
+import mcp_types as types
+import yaml
+
+from interhub.adapters import Artifact, DataPart, Message, Part, Role, TextPart
+from interhub.agent_cards import Json, JsonObject
+from interhub.hub.errors import BadRequest, QuestionNotFound, RunEnded
+from interhub.hub.service import Hub
+from interhub.hub.supervisor.run import Answer, Assignment, Event, EventKind, Question, Run, RunState
+
+from .arguments import ArgumentCheck
+from .calls import DirectCalls
+from .content import artifact_view, content_of, error_result, json_text, skill_result
+from .definitions import ANSWER, CALL, DELEGATE, FIND, RUN_CANCEL, RUN_RESULT, RUN_STATUS, own_tools
+from .questions import AnswerUnreadable, Asking, Form, form_of
+from .runs import Teller, run_content, run_view
+from .turn import Turn
+
+Result: TypeAlias = types.CallToolResult | types.InputRequiredResult
+Handler: TypeAlias = Callable[[Turn, JsonObject], Awaitable[Result]]
+
+BRIEF_CHARS = 20_000
+"""Most characters of one text that delegate returns."""
+FULL_CHARS = 200_000
+"""Most characters of one text that run_result returns."""
+MAX_ROUNDS = 50
+
+
+class OwnTools:
+    """Carries out the hub's own tools."""
+
+    def __init__(self, hub: Hub, calls: DirectCalls, *, wait_s: float) -> None:
+        self._hub = hub
+        self._calls = calls
+        self._wait_s = wait_s
+        self.definitions = own_tools(wait_s=wait_s)
+        self._checks = {
+            tool.name: ArgumentCheck(tool.input_schema, label=tool.name, trusted=True) for tool in self.definitions
+        }
+        self._handlers: Mapping[str, Handler] = {
+            DELEGATE: self._delegate,
+            RUN_STATUS: self._status,
+            RUN_RESULT: self._result,
+            RUN_CANCEL: self._cancel,
+            ANSWER: self._answer,
+            FIND: self._find,
+            CALL: self._call,
+        }
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._handlers
+
+    async def call(self, turn: Turn, name: str, arguments: JsonObject) -> Result:
+        """Carry out one of the tools.
+
+        Raises:
+            HubError, AdapterError, RegistryError: what the hub's verbs raise.
+        """
+        wrong = self._checks[name].problems(arguments)
+        if wrong:
+            return error_result(f"{name} cannot be called like this:\n{wrong}")
+        return await self._handlers[name](turn, arguments)
+
+    async def _delegate(self, turn: Turn, arguments: JsonObject) -> Result:
+        run_id = str(turn.state.get("run_id") or "")
+        if not run_id:
+            assignment = _assignment(turn, arguments)
+            # A client that hangs up now must not leave a run half begun.
+            with anyio.CancelScope(shield=True):
+                run_id = (await self._hub.submit(assignment)).id
+        return await self._follow(turn, run_id, self._patience(arguments), limit=BRIEF_CHARS)
+
+    async def _status(self, turn: Turn, arguments: JsonObject) -> Result:
+        run = await self._hub.run(turn.principal, str(arguments["run_id"]))
+        return _brief(run)
+
+    async def _result(self, turn: Turn, arguments: JsonObject) -> Result:
+        run_id = str(arguments["run_id"])
+        if artifact_id := str(arguments.get("artifact") or ""):
+            return _artifact_result(await self._hub.run(turn.principal, run_id), artifact_id)
+        return await self._follow(turn, run_id, self._patience(arguments), limit=FULL_CHARS)
+
+    async def _cancel(self, turn: Turn, arguments: JsonObject) -> Result:
+        run_id = str(arguments["run_id"])
+        try:
+            run = await self._hub.cancel(turn.principal, run_id)
+        except RunEnded:
+            run = await self._hub.run(turn.principal, run_id)
+            if run.state is not RunState.CANCELED:
+                raise
+        return _brief(run)
+
+    async def _answer(self, turn: Turn, arguments: JsonObject) -> Result:
+        accepted = arguments.get("accept") is not False
+        parts: list[Part] = []
+        if "answer" in arguments:
+            parts.append(TextPart(text=str(arguments["answer"])))
+        if "data" in arguments:
+            parts.append(DataPart(data=arguments["data"]))
+        if accepted and not parts:
+            raise BadRequest("nothing is answered", "give `answer` or `data`, or `accept`: false to decline")
+        answer = Answer(parts=tuple(parts), accepted=accepted, by=turn.principal)
+        question_id = str(arguments.get("question_id") or "")
+        return _brief(await self._hub.answer(str(arguments["run_id"]), answer, question_id=question_id))
+
+    async def _find(self, turn: Turn, arguments: JsonObject) -> Result:
+        explain = arguments.get("explain") is True
+        limit = int(cast("float", arguments.get("limit", 5)))
+        found = await self._hub.find(turn.principal, str(arguments["need"]), limit=limit)
+        matches: list[Json] = []
+        for match in found:
+            if not (match.is_match or explain):
+                continue
+            capability = match.capability
+            view: dict[str, Json] = {
+                "agent": match.agent_id,
+                "capability": capability.name,
+                "kind": capability.kind.value,
+                "input_schema": capability.input_schema,
+                "score": round(match.score, 4),
+            }
+            if capability.title:
+                view["title"] = capability.title
+            if capability.description:
+                view["description"] = capability.description
+            if explain:
+                view["why"] = match.why
+            matches.append(view)
+        text = json_text(matches) if matches else "No registered agent can do this."
+        return types.CallToolResult(content=[types.TextContent(text=text)], structured_content={"matches": matches})
+
+    async def _call(self, turn: Turn, arguments: JsonObject) -> Result:
+        outcome = await self._calls.call(
+            turn,
+            str(arguments["agent"]),
+            str(arguments.get("capability") or ""),
+            cast("JsonObject", arguments.get("arguments") or {}),
+        )
+        if isinstance(outcome, types.InputRequiredResult):
+            return outcome
+        return skill_result(outcome)
+
+    # Following a run
+
+    def _patience(self, arguments: JsonObject) -> float:
+        wait_s = arguments.get("wait_s")
+        return self._wait_s if wait_s is None else float(cast("float", wait_s))
+
+    async def _follow(self, turn: Turn, run_id: str, wait_s: float, *, limit: int) -> Result:
+        """Wait for a run, telling the client what happens, and asking its person what the run asks."""
+        after = int(cast("float", turn.state.get("seq", 0)))
+        settled, notes, dismissed = await self._take_answers(turn, run_id)
+        for _ in range(MAX_ROUNDS):
+            run, after = await self._watch(turn, run_id, after, wait_s, settled)
+            open_questions = [question for question in run.questions if question.id not in settled]
+            if dismissed or not open_questions or turn.client.asking is Asking.NEVER:
+                return _whole(run, limit)
+            forms = {question.id: _form(turn, question, notes) for question in open_questions}
+            if turn.client.asking is Asking.RETRY:
+                return turn.ask_by_retry(forms, {"run_id": run_id, "seq": after})
+            for question in open_questions:
+                answered, note = await self._ask(turn, question, forms[question.id], after)
+                if answered:
+                    settled.add(question.id)
+                elif note:
+                    notes[question.id] = note
+                else:
+                    dismissed = True
+        return _whole(await self._hub.run(turn.principal, run_id), limit)
+
+    async def _watch(self, turn: Turn, run_id: str, after: int, wait_s: float, settled: set[str]) -> tuple[Run, int]:
+        """Return the run when it has ended, asks something new, or the time is up; and the last event seen."""
+        run = await self._hub.run(turn.principal, run_id)
+        if _waits(run, settled) and run.generation <= after:
+            return run, after
+        teller = Teller(run)
+        with anyio.move_on_after(wait_s):
+            async for event in _closing(self._hub.watch(turn.principal, run_id, after=after)):
+                after = event.seq
+                if text := teller.line(event):
+                    await turn.tell(text)
+                if event.kind is EventKind.QUESTION_ASKED:
+                    run = await self._hub.run(turn.principal, run_id)
+                if _waits(run, settled) and after >= run.generation:
+                    return run, after
+        return await self._hub.run(turn.principal, run_id), after
+
+    async def _take_answers(self, turn: Turn, run_id: str) -> tuple[set[str], dict[str, str], bool]:
+        """Pass on what a retried call answers: the questions settled, what was wrong with others, any dismissed."""
+        settled: set[str] = set()
+        notes: dict[str, str] = {}
+        dismissed = False
+        if not turn.state or not turn.answers:
+            return settled, notes, dismissed
+        questions = {question.id: question for question in (await self._hub.run(turn.principal, run_id)).questions}
+        for question_id, result in turn.answers.items():
+            question = questions.get(question_id)
+            if question is None:  # somebody else was first, or the run has ended
+                settled.add(question_id)
+                continue
+            answered, note = await self._pass_on(turn, question, _form(turn, question, {}), result)
+            if answered:
+                settled.add(question_id)
+            elif note:
+                notes[question_id] = note
+            else:
+                dismissed = True
+        return settled, notes, dismissed
+
+    async def _pass_on(
+        self, turn: Turn, question: Question, form: Form, result: types.ElicitResult
+    ) -> tuple[bool, str]:
+        """Give a person's answer to the run: whether the question is settled, and what was wrong with the answer."""
+        if result.action == "cancel":
+            return False, ""
+        try:
+            accepted = result.action == "accept"
+            parts = form.read(result.content) if accepted else ()
+            answer = Answer(parts=parts, accepted=accepted, by=turn.principal)
+            await self._hub.answer(question.run_id, answer, question_id=question.id)
+        except (AnswerUnreadable, BadRequest) as error:
+            return False, str(error)
+        except (QuestionNotFound, RunEnded):
+            return True, ""
+        return True, ""
+
+    async def _ask(self, turn: Turn, question: Question, form: Form, after: int) -> tuple[bool, str]:
+        """Ask while the request is served, until it is answered here or the question is closed elsewhere."""
+        outcome: tuple[bool, str] = (True, "")
+
+        async def ask() -> None:
+            nonlocal outcome
+            result = await turn.ask(form, elicitation_id=question.id)
+            outcome = (False, "") if result is None else await self._pass_on(turn, question, form, result)
+            group.cancel_scope.cancel()
+
+        async def notice() -> None:
+            async for _ in _closing(self._hub.watch(turn.principal, question.run_id, after=after)):
+                run = await self._hub.run(turn.principal, question.run_id)
+                if all(each.id != question.id for each in run.questions):
+                    break
+            group.cancel_scope.cancel()
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(notice)
+            group.start_soon(ask)
+        return outcome
+
+
+async def _closing(events: AsyncIterator[Event]) -> AsyncGenerator[Event]:
+    """Iterate, and close what is iterated at once when the reader leaves."""
+    try:
+        async for event in events:
+            yield event
+    finally:
+        if isinstance(events, AsyncGenerator):
+            await cast("AsyncGenerator[Event]", events).aclose()
+
+
+def _waits(run: Run, settled: set[str]) -> bool:
+    return any(question.id not in settled for question in run.questions)
+
+
+def _form(turn: Turn, question: Question, notes: Mapping[str, str]) -> Form:
+    asker = question.agent_id or "The run"
+    form = form_of(question.parts, question.schema, asker=asker, auth=question.auth, client=turn.client)
+    return form.noted(notes.get(question.id, ""))
+
+
+def _assignment(turn: Turn, arguments: JsonObject) -> Assignment:
+    key = str(arguments.get("idempotency_key") or turn.idempotency_key)
+    agent_id = str(arguments.get("agent") or "")
+    workflow = _workflow(arguments.get("workflow"))
+    if isinstance(workflow, str):
+        if agent_id and workflow != agent_id:
+            raise BadRequest(f"both agent {agent_id!r} and workflow {workflow!r} are named", "name one of them")
+        agent_id, workflow = workflow, None
+    goal = Message(role=Role.USER, parts=(TextPart(text=str(arguments["goal"])),), message_id=key)
+    return Assignment(
+        principal=turn.principal,
+        goal=goal,
+        agent_id=agent_id,
+        capability=str(arguments.get("capability") or ""),
+        arguments=cast("JsonObject", arguments.get("arguments") or {}),
+        workflow=workflow,
+        inputs=cast("JsonObject", arguments.get("inputs") or {}),
+        context_id=str(arguments.get("context_id") or ""),
+        idempotency_key=key,
+    )
+
+
+def _workflow(given: Json) -> JsonObject | str | None:
+    """Read a workflow: an object, YAML text of one, or the id of one that is registered."""
+    if given is None or isinstance(given, Mapping):
+        return given
+    try:
+        parsed: object = yaml.safe_load(str(given))
+    except yaml.YAMLError as error:
+        raise BadRequest(f"the workflow is not YAML: {error}") from error
+    if isinstance(parsed, Mapping):
+        return cast("JsonObject", parsed)
+    return str(given).strip() or None
+
+
+def _whole(run: Run, limit: int) -> types.CallToolResult:
+    view = run_view(run, now=datetime.now(UTC), limit=limit)
+    failed = run.state.ended and run.state is not RunState.COMPLETED
+    return types.CallToolResult(content=run_content(run, view), structured_content=view, is_error=failed)
+
+
+def _brief(run: Run) -> types.CallToolResult:
+    view = run_view(run, now=datetime.now(UTC), limit=0, results=False)
+    return types.CallToolResult(content=run_content(run, view, files=False), structured_content=view)
+
+
+def _artifact_result(run: Run, artifact_id: str) -> types.CallToolResult:
+    made = next((artifact for artifact in run.artifacts if artifact.artifact_id == artifact_id), None)
+    if made is None and artifact_id == "answer":
+        made = Artifact(artifact_id="answer", parts=run.parts)
+    if made is None:
+        known = ", ".join(artifact.artifact_id for artifact in run.artifacts) or "none"
+        raise BadRequest(f"run {run.id} has no artifact {artifact_id!r}", f"it has: {known}")
+    view = run_view(run, now=datetime.now(UTC), limit=0, results=False)
+    view["artifacts"] = [artifact_view(made)]
+    return types.CallToolResult(content=content_of(made.parts), structured_content=view)
