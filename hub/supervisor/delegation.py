@@ -45,8 +45,10 @@ from interhub.registry import Agent, Registry
 
 from . import records
 from .arguments import arguments_for
-from .envelope import StepValue, failed, named_artifact, normalised, question_to_json, succeeded, usage_to_json
+from .envelope import StepValue, failed, named_artifact, normalised, question_to_json, succeeded
+from .facts import SHOWN_CHARS, end_fact
 from .journal import Fact, Journal
+from .leaves import Leaves
 from .model import Retry
 from .records import Delegation
 from .router import Need, Router
@@ -56,9 +58,6 @@ log = structlog.get_logger()
 
 MAX_INLINE_BYTES = 100_000
 """A larger value is kept as a blob: the engine would store it twice, and every replay read it."""
-
-SHOWN_CHARS = 2000
-"""Of an answer, in its event."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,47 +102,6 @@ class Order:
     def data(self) -> Json:
         """What is said, as data."""
         return next((part.data for part in self.parts if isinstance(part, DataPart)), None)
-
-
-class Leaves:
-    """The steps under way in this process, so that a cancelled run's are stopped at once."""
-
-    def __init__(self) -> None:
-        self._scopes: dict[str, set[anyio.CancelScope]] = {}
-        self._idle: dict[str, anyio.Event] = {}
-        self.stopping = False
-        """True while the hub stops: what is cancelled now is done again by the next process."""
-
-    def add(self, run_id: str, scope: anyio.CancelScope) -> None:
-        """Note a step's scope."""
-        self._scopes.setdefault(run_id, set()).add(scope)
-
-    def remove(self, run_id: str, scope: anyio.CancelScope) -> None:
-        """Forget a step's scope."""
-        scopes = self._scopes.get(run_id, set())
-        scopes.discard(scope)
-        if not scopes:
-            self._scopes.pop(run_id, None)
-            if event := self._idle.pop(run_id, None):
-                event.set()
-
-    async def cancel(self, run_id: str, *, within_s: float) -> None:
-        """Cancel a run's steps and wait for their ends, not longer than that."""
-        for scope in tuple(self._scopes.get(run_id, ())):
-            scope.cancel()
-        if run_id in self._scopes:
-            with anyio.move_on_after(within_s):
-                await self._idle.setdefault(run_id, anyio.Event()).wait()
-
-    async def stop(self, *, within_s: float) -> None:
-        """Cancel every step because the hub stops."""
-        self.stopping = True
-        for scopes in self._scopes.values():
-            for scope in scopes:
-                scope.cancel()
-        with anyio.move_on_after(within_s):
-            for run_id in tuple(self._scopes):
-                await self.cancel(run_id, within_s=within_s)
 
 
 class Delegator:
@@ -535,51 +493,6 @@ class _Teller:
         n = self._counts.get(kind, 0)
         self._counts[kind] = n + 1
         self._delegator._tell(self._order, kind, self.attempt, n, **payload)  # pyright: ignore[reportPrivateUsage]
-
-
-def routed_fact(run_id: str, step: str, envelope: JsonObject) -> Fact | None:
-    """Return the event of a step's routing out of its envelope; None where it was not routed."""
-    routed = envelope.get("routed")
-    if not isinstance(routed, dict):
-        return None
-    payload: dict[str, Json] = {name: envelope.get(name, "") for name in ("agent", "capability")}
-    payload["why"] = routed.get("why", "")
-    attempt = routed.get("attempt")
-    return Fact(
-        run_id=run_id,
-        kind=EventKind.STEP_ROUTED,
-        step=step,
-        attempt=attempt if isinstance(attempt, int) else 1,
-        payload=payload,
-    )
-
-
-def end_fact(run_id: str, step: str, envelope: JsonObject, value: StepValue | None = None) -> Fact:
-    """Return the event of a step's end; the same for the same envelope, so that it is told once."""
-    ok = envelope.get("ok") is True
-    payload: dict[str, Json] = {"agent": envelope.get("agent", ""), "capability": envelope.get("capability", "")}
-    if ok:
-        inline = envelope.get("value")
-        taken = value if value is not None else StepValue.load(inline) if isinstance(inline, dict) else StepValue()
-        payload["text"] = taken.text[:SHOWN_CHARS]
-        payload["artifacts"] = [artifact.name or artifact.artifact_id for artifact in taken.artifacts]
-        if taken.usage is not None:
-            payload["usage"] = usage_to_json(taken.usage)
-    else:
-        payload["reason"] = ""
-        error = envelope.get("error")
-        if isinstance(error, dict):
-            payload |= {"reason": error.get("reason", ""), "message": error.get("message", "")}
-    attempts = envelope.get("attempts")
-    at = envelope.get("at")
-    return Fact(
-        run_id=run_id,
-        kind=EventKind.STEP_COMPLETED if ok else EventKind.STEP_FAILED,
-        step=step,
-        attempt=attempts if isinstance(attempts, int) else 1,
-        at=datetime.fromisoformat(at) if isinstance(at, str) else datetime.now(UTC),
-        payload=payload,
-    )
 
 
 def call_digest(order: Order, agent: Agent, call: Call) -> str:

@@ -12,9 +12,8 @@ but in the last recorded step, which appends the run's final event.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from enum import Enum
 from typing import assert_never, cast
 from uuid import NAMESPACE_URL, uuid5
 
@@ -23,13 +22,13 @@ import orjson
 import sqlalchemy as sa
 
 from interhub.adapters import DataPart, Part, Resume, TextPart
-from interhub.adapters.content import artifact_to_json, message_from_json, message_to_json, parts_from_json
+from interhub.adapters.content import message_from_json, message_to_json, parts_from_json
 from interhub.agent_cards import Json, JsonObject
 from interhub.hub.errors import BadRequest
 
 from . import records
-from .delegation import Delegator, Order, end_fact, routed_fact
-from .durable import Branch, Durable
+from .delegation import Delegator, Order
+from .durable import Durable
 from .envelope import (
     VERSION,
     StepValue,
@@ -46,7 +45,9 @@ from .envelope import (
     sequence,
     text,
 )
+from .facts import end_fact, final_fact, routed_fact
 from .journal import Fact, Journal
+from .leaf import Leaf, Phase, Shown, last_answer, shown_group, shown_leaf
 from .model import CallStep, Graph, Node, OnError, Plan, PlanStep, compile_plan, load_plan
 from .planner import Planned, Planners, Task, declared
 from .run import EventKind, Question
@@ -54,44 +55,6 @@ from .template import TemplateFailed, render, render_all
 
 ANSWER_WITHIN_S = 30 * 24 * 3600.0
 """How long a question waits for its answer."""
-
-
-class Phase(Enum):
-    """Where a leaf is."""
-
-    WAITING = "waiting"
-    CALLING = "calling"
-    IN_CHILD = "in_child"
-    ASKING = "asking"
-    ENDED = "ended"
-    SKIPPED = "skipped"
-
-    @property
-    def over(self) -> bool:
-        """True when nothing more comes of the leaf."""
-        return self in (Phase.ENDED, Phase.SKIPPED)
-
-
-@dataclass
-class Leaf:
-    """One leaf as the run goes on."""
-
-    node: Node
-    phase: Phase = Phase.WAITING
-    branch: Branch | None = None
-    envelope: JsonObject = field(default_factory=dict[str, Json])
-    order: Order | None = None
-    asked: JsonObject = field(default_factory=dict[str, Json])
-    """The envelope of the question that it waits for."""
-    round: int = 0
-    """How many questions of its were answered."""
-    child: str = ""
-    value: StepValue = field(default_factory=StepValue)
-
-    @property
-    def failed(self) -> bool:
-        """True when it has ended without a value."""
-        return self.phase is Phase.ENDED and self.envelope.get("ok") is not True
 
 
 class Interpreter:
@@ -170,14 +133,6 @@ class Interpreter:
     async def _finish(self, root: str, envelope: JsonObject) -> Json:
         await self._journal.append(final_fact(root, envelope))
         return None
-
-
-def final_fact(root: str, envelope: JsonObject) -> Fact:
-    """Return the event of a run's end, with its outcome."""
-    if envelope.get("ok") is True:
-        result: dict[str, Json] = {key: envelope[key] for key in ("value", "blob") if key in envelope}
-        return Fact(run_id=root, kind=EventKind.RUN_COMPLETED, payload={"result": result})
-    return Fact(run_id=root, kind=EventKind.RUN_FAILED, payload={"error": envelope.get("error")})
 
 
 class _Execution:
@@ -537,7 +492,7 @@ class _Execution:
             leaves = [self._leaves[path] for path in paths]
             if all(leaf.phase.over for leaf in leaves):
                 own = len(leaves) == 1 and leaves[0].node.step.id == name
-                steps[name] = _shown(leaves[0]) if own else _shown_group(leaves)
+                steps[name] = shown_leaf(leaves[0]) if own else shown_group(leaves)
         goal = StepValue(parts=self._goal.parts)
         return {"inputs": planned.inputs, "goal": Shown.of(goal), "steps": steps}
 
@@ -555,7 +510,7 @@ class _Execution:
             except TemplateFailed as error:
                 return failed_because("PLAN_INVALID", f"the template of the output failed: {error}")
         else:
-            answer = _last(list(self._leaves.values()))
+            answer = last_answer(list(self._leaves.values()))
         made = [
             artifact
             for leaf in self._leaves.values()
@@ -591,53 +546,6 @@ class _Execution:
         name = planned.plan.name
         payload: dict[str, Json] = {"planner": planned.planner, "why": planned.why, "name": name, "steps": steps}
         self._tell(EventKind.RUN_PLANNED, self._prefix, 0, **payload)
-
-
-class Shown(str):
-    """A value as templates see it: its text, and `text`, `data`, `artifacts`, `error`."""
-
-    text: str
-    data: Json
-    artifacts: list[Json]
-    error: Json
-
-    @staticmethod
-    def of(value: StepValue, error: Json = None) -> "Shown":
-        """Make one of a value."""
-        shown = Shown(value.text)
-        shown.text = str(value.text)
-        shown.data = value.data
-        shown.artifacts = [artifact_to_json(artifact) for artifact in value.artifacts]
-        shown.error = error
-        return shown
-
-
-def _shown(leaf: Leaf) -> Shown:
-    return Shown.of(leaf.value, leaf.envelope.get("error"))
-
-
-def _shown_group(leaves: list[Leaf]) -> Shown:
-    """A group as templates see it: the texts of its leaves one to a line, their data by id, its first error."""
-    errors = [leaf.envelope.get("error") for leaf in leaves if leaf.failed]
-    value = StepValue(
-        parts=tuple(TextPart(text=leaf.value.text) for leaf in leaves if leaf.value.text),
-        structured={leaf.node.step.id: leaf.value.data for leaf in leaves},
-        artifacts=tuple(artifact for leaf in leaves for artifact in leaf.value.artifacts),
-    )
-    return Shown.of(value, errors[0] if errors else None)
-
-
-def _last(leaves: list[Leaf]) -> StepValue:
-    """Return the answer of the leaves that nothing comes after: the one's own, or all of them together."""
-    followed = {path for leaf in leaves for path in leaf.node.after}
-    ends = [leaf for leaf in leaves if leaf.node.path not in followed and leaf.envelope.get("ok") is True]
-    ends = ends or [leaf for leaf in leaves if leaf.envelope.get("ok") is True][-1:]
-    if len(ends) == 1:
-        one = ends[0].value
-        shown = one.parts or tuple(part for artifact in one.artifacts for part in artifact.parts)
-        return StepValue(parts=shown, structured=one.structured)
-    data: dict[str, Json] = {leaf.node.step.id: leaf.value.data for leaf in ends if leaf.value.data is not None}
-    return StepValue(parts=tuple(part for leaf in ends for part in leaf.value.parts), structured=data or None)
 
 
 _NO_PLAN = Plan.model_construct(steps=())

@@ -23,7 +23,8 @@ from .approvals import Approvals
 from .delegation import Delegator
 from .durable import Engine, EngineState
 from .envelope import StepValue, assignment_to_json, failed_because, mapping, text
-from .interpreter import Interpreter, final_fact, load_blob, task_of
+from .facts import final_fact
+from .interpreter import Interpreter, load_blob, task_of
 from .journal import Fact, Journal
 from .model import Plan
 from .planner import Planners, agent_workflow, standard_planners, workflow_inputs
