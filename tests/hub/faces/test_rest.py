@@ -144,7 +144,7 @@ async def test_a_call_goes_straight_to_the_agent(site: Site) -> None:
     answer = await site.client.post("/api/agents/tools/call", json=body)
     assert holds("Outcome", answer.json())["structured"] == {"result": 4}
     call = site.tools.calls[0]
-    assert (call.arguments, call.idempotency_key, call.principal) == ({"a": 1, "b": 3}, "k1", ALICE)
+    assert (call.arguments, call.idempotency_key, call.principal) == ({"a": 1, "b": 3}, "default/alice/k1", ALICE)
 
 
 async def test_a_question_of_a_call_is_answered_with_its_state(site: Site) -> None:
