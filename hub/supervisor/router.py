@@ -69,7 +69,7 @@ class Router:
             if why_not := self._why_not(agent, match, need):
                 passed.append(f"{agent.id}/{match.capability.name} {why_not}")
                 continue
-            choice = Choice(agent=agent, capability=match.capability.name, why=_why(match, passed))
+            choice = Choice(agent=agent, capability=match.capability.name, why=_why(match, passed, need))
             if agent.health.state is not HealthState.FAILING:
                 return choice
             failing = failing or choice
@@ -145,5 +145,11 @@ def reach(agent_id: str, agents: Mapping[str, Agent]) -> frozenset[str]:
     return frozenset(found)
 
 
-def _why(match: Match, passed: Sequence[str]) -> str:
-    return match.why + (f"; passed over: {'; '.join(passed[:3])}" if passed else "")
+def _why(match: Match, passed: Sequence[str], need: Need) -> str:
+    if len(need.members) == 1:
+        why = "it is the only member"
+    elif need.members:
+        why = f"it is the nearest of the members: {match.why}"
+    else:
+        why = match.why
+    return why + (f"; passed over: {'; '.join(passed[:3])}" if passed else "")
