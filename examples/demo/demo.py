@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-HOME = ROOT / ".interhub" / "demo"
+HOME = Path(os.environ.get("DEMO_HOME") or ROOT / ".interhub" / "demo").resolve()
 DATA = HOME / "data"
 BIN = Path(sys.executable).parent
 GOAL = "Durable delegation between AI agents"
@@ -65,11 +65,14 @@ def main() -> int:
                 return 0 if complete else 1
             say_how_to_connect()
             wait_for_interrupt()
-    except DemoFailed as failure:
-        print(f"demo: {failure}", file=sys.stderr)
-        return 1
     except KeyboardInterrupt:
         say()
+    except Exception as failure:  # the edge: a newcomer gets one line, and where to read on
+        while isinstance(failure, ExceptionGroup):
+            failure = failure.exceptions[0]
+        where = "" if isinstance(failure, DemoFailed) else f"; see {relative(HOME / 'hub.log')}"
+        print(f"demo: {failure}{where}", file=sys.stderr)
+        return 1
     return 0
 
 
