@@ -39,13 +39,16 @@ from interhub.hub.supervisor.engine import DbosEngine
 from interhub.hub.supervisor.supervisor import Supervisor
 from interhub.hub.version import VERSION
 from interhub.registry import Agent, DatabaseUnusable, RegistryError
-from interhub.registry.database import database_errors, open_database
+from interhub.registry.database import open_database, reading
 from interhub.registry.search import Index
 from interhub.registry.sql import SqlRegistry
 
 from .faces.rest.routes import rest_routes
 
 log = structlog.get_logger()
+
+READY_WITHIN_S = 2.0
+"""What the database may take to answer before the hub says that it is not ready."""
 
 
 @asynccontextmanager
@@ -85,6 +88,7 @@ async def application(settings: Settings, home: DataDir, url: str) -> AsyncGener
         def forget(agent: Agent) -> None:
             tasks.start_soon(_guarded, "close connections", lambda: pool.evict(f"{agent.tenant}/{agent.id}"))
 
+        engine_url = _engine_url(settings, home)
         health = HealthKeeper(registry, look_again)
         adapters: dict[str, Adapter] = {}
         late = _adapters(settings, home, agent_changed)
@@ -94,7 +98,7 @@ async def application(settings: Settings, home: DataDir, url: str) -> AsyncGener
             index=index,
             dispatcher=dispatcher,
             database=database,
-            engine=DbosEngine(_engine_url(settings, home)),
+            engine=DbosEngine(engine_url),
         )
         adapters.update(load_adapters({**late, **supervisor.adapters()}))
         hub = Hub(
@@ -111,8 +115,8 @@ async def application(settings: Settings, home: DataDir, url: str) -> AsyncGener
         try:
             await supervisor.start()
         except (sqlite3.Error, SQLAlchemyError) as error:
-            where = "database_url" if settings.database_url is not None else str(home.engine_file)
-            raise DatabaseUnusable(where, str(error.__cause__ or error)) from error
+            where = str(home.engine_file) if engine_url.startswith("sqlite") else "of `database_url`"
+            raise DatabaseUnusable(where, str(error.__cause__ or error).partition("\n")[0]) from error
         stack.push_async_callback(supervisor.stop)
         tasks.start_soon(_guarded, "health", health.run)
         state_key = home.state_key()
@@ -122,9 +126,12 @@ async def application(settings: Settings, home: DataDir, url: str) -> AsyncGener
 
         async def readiness() -> Mapping[str, str]:
             try:
-                await to_thread.run_sync(_ping, database)
+                with anyio.fail_after(READY_WITHIN_S):
+                    await to_thread.run_sync(_ping, database, abandon_on_cancel=True)
             except RegistryError as error:
                 return {"database": str(error)}
+            except TimeoutError:
+                return {"database": f"the database does not answer within {READY_WITHIN_S:g} s"}
             return {}
 
         routed = Starlette(
@@ -223,7 +230,7 @@ async def _guarded(name: str, work: Callable[[], Awaitable[None]]) -> None:
 
 
 def _ping(database: Engine) -> None:
-    with database_errors(database), database.connect() as connection:
+    with reading(database) as connection:
         connection.execute(text("SELECT 1"))
 
 
@@ -234,9 +241,9 @@ def _database_url(settings: Settings, home: DataDir) -> str:
 
 
 def _engine_url(settings: Settings, home: DataDir) -> str:
-    if settings.database_url is not None:
-        return settings.database_url.get_secret_value()
-    return f"sqlite:///{home.engine_file}"
+    url = _database_url(settings, home)
+    # A SQLite file has one writer at a time; the engine would take its turns from the journal.
+    return f"sqlite:///{home.engine_file}" if url.startswith("sqlite") else url
 
 
 def _perimeter(settings: Settings) -> Perimeter:

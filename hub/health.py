@@ -21,7 +21,7 @@ from interhub.adapters import (
     RemoteUnavailable,
 )
 from interhub.adapters.wrappers import Backoff
-from interhub.registry import Agent, Health, HealthState, Registry, RegistryError
+from interhub.registry import Agent, AgentNotFound, Health, HealthState, Registry, RegistryError
 
 log = structlog.get_logger()
 
@@ -105,8 +105,10 @@ class HealthKeeper:
                 await self._look(*key)
         except AdapterError as error:
             self._fails(key, str(error))
-        except RegistryError:
+        except AgentNotFound:
             self._failing.pop(key, None)  # it was removed meanwhile
+        except RegistryError as error:
+            self._fails(key, str(error))  # nothing is known of the agent; it is looked at again
         except Exception:  # one agent's trouble must not end the keeping of all
             log.exception("health_check_crashed", tenant=key[0], agent=key[1])
             self._fails(key, "the hub failed to look at it; its log says why")

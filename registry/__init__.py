@@ -7,6 +7,7 @@ from .agent import Agent, Health, HealthState
 from .errors import (
     AgentExists,
     AgentNotFound,
+    DatabaseAway,
     DatabaseError,
     DatabaseTooNew,
     DatabaseUnusable,
@@ -22,6 +23,7 @@ __all__ = [
     "Agent",
     "AgentExists",
     "AgentNotFound",
+    "DatabaseAway",
     "DatabaseError",
     "DatabaseTooNew",
     "DatabaseUnusable",

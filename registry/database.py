@@ -6,21 +6,26 @@ A SQLite file by default (write-ahead log, so that readers never wait for a writ
 import os
 import re
 import sqlite3
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic, sleep
 
-from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
-from sqlalchemy.engine import URL, make_url
+from sqlalchemy import Connection, Engine, Table, create_engine, event, inspect, text
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import URL, Dialect, make_url
+from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from .errors import DatabaseTooNew, DatabaseUnusable
+from .errors import DatabaseAway, DatabaseTooNew, DatabaseUnusable
 from .tables import agents, audit, blobs, delegations, dump_json, events, load_json, metadata, questions, runs
 
 __all__ = [
     "BUSY_TIMEOUT_MS",
+    "CONNECT_TIMEOUT_S",
+    "RECONNECT_S",
     "agents",
     "audit",
     "blobs",
@@ -28,9 +33,11 @@ __all__ = [
     "delegations",
     "events",
     "head_revision",
+    "insert_new",
     "metadata",
     "open_database",
     "questions",
+    "reading",
     "runs",
     "stored_revision",
     "writing",
@@ -38,6 +45,12 @@ __all__ = [
 
 BUSY_TIMEOUT_MS = 10_000
 """How long a writer waits for another (another process included) before SQLite says "database is locked"."""
+
+CONNECT_TIMEOUT_S = 10
+"""How long a PostgreSQL server may take to accept a connection, where the URL has no `connect_timeout`."""
+
+RECONNECT_S = 10.0
+"""How long a PostgreSQL server that was reached before is tried again when it does not answer."""
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 
@@ -87,6 +100,17 @@ def writing(engine: Engine) -> Generator[Connection]:
 
 
 @contextmanager
+def reading(engine: Engine) -> Generator[Connection]:
+    """Open a connection that reads.
+
+    Raises:
+        DatabaseUnusable: the database cannot be read.
+    """
+    with database_errors(engine), engine.connect() as connection:
+        yield connection
+
+
+@contextmanager
 def database_errors(engine: Engine) -> Generator[None]:
     """Raise what the database's driver says about its condition as DatabaseUnusable, with the place and the reason.
 
@@ -98,7 +122,19 @@ def database_errors(engine: Engine) -> Generator[None]:
         why = _condition(error, engine)
         if why is None:
             raise
-        raise DatabaseUnusable(_where(engine.url), why) from error
+        kind = DatabaseAway if _is_away(error, engine) else DatabaseUnusable
+        raise kind(_where(engine.url), why) from error
+    except PoolTimeout as error:
+        raise DatabaseAway(_where(engine.url), "its connections are all in use") from error
+
+
+def insert_new(connection: Connection, table: Table, values: Mapping[str, object]) -> bool:
+    """Insert a row; False when a unique constraint says that it is there already, and nothing was changed."""
+    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
+    # Without the option psycopg's count is dropped for an INSERT, and -1 given.
+    options = {"preserve_rowcount": True}
+    statement = dialect.insert(table).on_conflict_do_nothing()
+    return connection.execute(statement, dict(values), execution_options=options).rowcount == 1
 
 
 def head_revision() -> str:
@@ -166,7 +202,9 @@ def _address(url: str) -> tuple[str, URL]:
     try:
         parsed = make_url(url)
     except (ArgumentError, ValueError) as error:
-        raise DatabaseUnusable(repr(url), "it is no database URL; write sqlite:////path or postgresql://…") from error
+        # The part before the last @ may hold a password, however the rest is written.
+        shown = repr(f"…{url[url.rindex('@') :]}" if "@" in url else url)
+        raise DatabaseUnusable(shown, "it is no database URL; write sqlite:////path or postgresql://…") from error
     if parsed.drivername in ("postgres", "postgresql"):
         parsed = parsed.set(drivername="postgresql+psycopg")
     where = _where(parsed)
@@ -252,19 +290,43 @@ def _prepare_file(path: Path, where: str) -> None:
 
 
 def _postgres(url: URL) -> Engine:
+    arguments = {} if "connect_timeout" in url.query else {"connect_timeout": CONNECT_TIMEOUT_S}
     try:
-        return create_engine(
+        engine = create_engine(
             url,
             json_serializer=dump_json,
             json_deserializer=load_json,
             pool_pre_ping=True,  # a server that restarted costs one query, not a failed call
             pool_size=8,
             max_overflow=24,
+            connect_args=arguments,
         )
     except (NoSuchModuleError, ModuleNotFoundError) as error:
         raise DatabaseUnusable(_where(url), f"its driver is not installed ({error})") from error
     except SQLAlchemyError as error:
         raise DatabaseUnusable(_where(url), str(error)) from error
+    reached = False
+
+    @event.listens_for(engine, "do_connect")
+    def on_connect(  # pyright: ignore[reportUnusedFunction]
+        dialect: Dialect, entry: ConnectionPoolEntry, given: tuple[object, ...], options: dict[str, object]
+    ) -> DBAPIConnection:
+        # A server that was there restarts, most likely: waiting a little spares everybody an error. One that was never
+        # reached is more likely misspelt, and whoever starts the hub wants to know at once.
+        nonlocal reached
+        give_up = monotonic() + (RECONNECT_S if reached else 0.0)
+        while True:
+            try:
+                connection = dialect.connect(*given, **options)
+            except dialect.loaded_dbapi.OperationalError:
+                if monotonic() >= give_up:
+                    raise
+                sleep(0.1)
+            else:
+                reached = True
+                return connection
+
+    return engine
 
 
 _CONDITIONS = (
@@ -284,12 +346,45 @@ def _condition(error: DBAPIError, engine: Engine) -> str | None:
     if engine.dialect.name == "sqlite":
         lowered = said.lower()
         return next((f"{why} ({said})" for sign, why in _CONDITIONS if sign in lowered), None)
-    state: object = getattr(error.orig, "sqlstate", None)
-    first_line = said.strip().partition("\n")[0]
-    if state is None and (error.connection_invalidated or type(error.orig).__name__ == "OperationalError"):
-        return f"the server cannot be reached: {first_line}"
+    if (state := _state(error)) is None:
+        return _unreached(said) if error.connection_invalidated or _is_operational(error) else None
     # Classes of SQLSTATE: connection, authorisation, no such database, resources, operator intervention, system.
-    # 25006 is a read-only transaction, 42501 a missing privilege.
-    if isinstance(state, str) and (state[:2] in ("08", "28", "3D", "53", "57", "58") or state in ("25006", "42501")):
-        return first_line
+    # 25006 is a read-only transaction, 25P03 a session that was ended for idling in one, 42501 a missing privilege.
+    if state[:2] in ("08", "28", "3D", "53", "57", "58") or state in ("25006", "25P03", "42501"):
+        return said.strip().partition("\n")[0]
     return None
+
+
+def _is_away(error: DBAPIError, engine: Engine) -> bool:
+    """Whether the same again may succeed in a moment. Of a failed connection psycopg does not say the SQLSTATE."""
+    if engine.dialect.name == "sqlite":
+        return False
+    state = _state(error)
+    return error.connection_invalidated or state is None or state[:2] in ("08", "53", "57") or state == "25P03"
+
+
+def _state(error: DBAPIError) -> str | None:
+    state: object = getattr(error.orig, "sqlstate", None)
+    return state if isinstance(state, str) else None
+
+
+def _is_operational(error: DBAPIError) -> bool:
+    return type(error.orig).__name__ == "OperationalError"
+
+
+_REMEDIES = (
+    ("authentication failed", "correct user and password"),
+    ("no password supplied", "give the password"),
+    ("does not exist", "create it, or name another"),
+    ("permission denied", "give the user the right to connect"),
+    ("starting up", "try again in a moment"),
+    ("too many", "raise the server's `max_connections`, or close others"),
+)
+
+
+def _unreached(said: str) -> str:
+    """Say in one line why there is no connection. Where psycopg tried several addresses, the last attempt tells."""
+    last = said.strip().splitlines()[-1].strip() if "Multiple connection attempts" in said else said.partition("\n")[0]
+    why = re.sub(r"^(- )?(connection failed: )?", "", last.strip())
+    remedy = next((remedy for sign, remedy in _REMEDIES if sign in why), "start the server, or correct the URL")
+    return f"the server cannot be reached: {why}; {remedy}" if "FATAL" not in why else f"{why}; {remedy}"

@@ -7,6 +7,7 @@ RegistryError
 ├── ImportUnreadable         a file names no servers that could be imported
 └── DatabaseError
     ├── DatabaseUnusable     the file or server cannot be opened or written
+    │   └── DatabaseAway     the server does not answer just now; it may be back in a moment
     └── DatabaseTooNew       a newer interhub has migrated it
 """
 
@@ -83,6 +84,10 @@ class DatabaseUnusable(DatabaseError):
 
     def __str__(self) -> str:
         return f"the database {self.where} cannot be used: {self.why}"
+
+
+class DatabaseAway(DatabaseUnusable):
+    """The database's server does not answer, as while it restarts: the same again may succeed in a moment."""
 
 
 class DatabaseTooNew(DatabaseError):

@@ -10,7 +10,7 @@ from sqlalchemy.exc import IntegrityError
 from interhub.agent_cards import card_from_json, card_to_json, endpoint_from_json, endpoint_to_json
 
 from .agent import Agent, Health, HealthState
-from .database import agents, database_errors, writing
+from .database import agents, reading, writing
 from .errors import AgentExists, AgentNotFound
 from .names import check_id, near_ids
 
@@ -59,7 +59,7 @@ class SqlRegistry:
 
     async def _read(self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         def run() -> T:
-            with database_errors(self._engine), self._engine.connect() as connection:
+            with reading(self._engine) as connection:
                 return work(connection, *args, **kwargs)
 
         return await to_thread.run_sync(run)

@@ -10,6 +10,7 @@ from interhub.adapters import DataPart, text_of
 from interhub.adapters.content import part_to_json
 from interhub.agent_cards import Json
 from interhub.hub.errors import BadRequest, QuestionNotFound
+from interhub.registry.database import reading
 
 from . import records
 from .arguments import text_slot
@@ -31,7 +32,7 @@ class Approvals:
 
     def of_run(self, run_id: str) -> list[QuestionRecord]:
         """Return what a run has asked, answered or not. Blocks shortly."""
-        with self._database.connect() as connection:
+        with reading(self._database) as connection:
             return records.questions_of(connection, [run_id])
 
     async def answer(self, run_id: str, answer: Answer, *, question_id: str, asked: Sequence[QuestionRecord]) -> None:
@@ -63,7 +64,7 @@ class Approvals:
 
     async def deliver(self, run_ids: Sequence[str]) -> None:
         """Tell runs again what they were answered: at start-up, for answers whose delivery a crash cut off."""
-        with self._database.connect() as connection:
+        with reading(self._database) as connection:
             found = records.questions_of(connection, run_ids, state="answered")
         for record in found:
             if record.answer is not None:

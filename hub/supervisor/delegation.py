@@ -42,6 +42,7 @@ from interhub.hub.dispatch import Dispatcher
 from interhub.hub.errors import INTERNAL, BudgetExceeded, CapabilityNotFound, NotAllowed, problem_of
 from interhub.hub.policy import Allow, Ask, Deny
 from interhub.registry import Agent, Registry
+from interhub.registry.database import reading
 
 from . import records
 from .arguments import arguments_for
@@ -405,7 +406,7 @@ class Delegator:
         self._journal.post(Fact(run_id=order.run_id, kind=kind, step=order.step, attempt=attempt, n=n, payload=payload))
 
     def _known(self, order: Order) -> tuple[Delegation | None, int]:
-        with self._database.connect() as connection:
+        with reading(self._database) as connection:
             known = records.find_delegation(connection, order.key)
             return known, records.last_attempt(connection, order.run_id, order.step)
 

@@ -21,7 +21,9 @@ from dbos import (
     SetWorkflowID,
     StepOptions,
 )
+from dbos import _migration as dbos_migration  # pyright: ignore[reportPrivateUsage] -- see _suit_old_sqlite
 from dbos import _serialization as dbos_serialization  # pyright: ignore[reportPrivateUsage] -- see _refuse_pickle
+from dbos import _sys_db as dbos_sys_db  # pyright: ignore[reportPrivateUsage] -- see _suit_old_sqlite
 from dbos import error as dbos_error
 
 from interhub.agent_cards import Json, JsonObject
@@ -48,6 +50,28 @@ def _refuse_pickle(serializer: object, data: str) -> Any:
 
 # Every row names its serializer, and DBOS would unpickle a row that says so: whoever can write the file could run code.
 dbos_serialization.DefaultSerializer.deserialize = _refuse_pickle  # type: ignore[method-assign,assignment] # on purpose
+
+
+def _suit_old_sqlite() -> None:
+    """Have DBOS tell the time as SQLite before 3.42 can.
+
+    It should look at SQLite's version, but takes Python 3.12 for a sign of SQLite 3.42: `unixepoch('subsec')` is NULL
+    before that, and no table of its takes NULL for a time. What it does below Python 3.12 is right for these.
+    """
+    new, old = "(unixepoch('subsec') * 1000)", "(strftime('%s','now') * 1000)"
+    dbos_migration.sqlite_migrations[:] = [
+        migration.replace(new, old) for migration in dbos_migration.sqlite_migrations
+    ]
+
+    def now_ms(self: dbos_sys_db.SystemDatabase) -> sa.ColumnElement[int]:
+        seconds = sa.func.strftime("%s", "now") if self.engine.dialect.name == "sqlite" else sa.func.extract("epoch", sa.func.now())
+        return sa.cast(seconds * 1000, sa.BigInteger)
+
+    dbos_sys_db.SystemDatabase._now_ms_sql = now_ms  # type: ignore[method-assign]  # see above
+
+
+if sys.version_info >= (3, 12) and sqlite3.sqlite_version_info < (3, 42):
+    _suit_old_sqlite()
 
 
 class _Task:
@@ -138,8 +162,9 @@ class DbosEngine:
     _running: ClassVar["DbosEngine | None"] = None
 
     def __init__(self, url: str, *, executor_id: str = "local", threads: int = 16) -> None:
-        """`url` as SQLAlchemy writes it. `executor_id` names the process whose runs are taken up again at launch."""
-        self._url = url
+        """`executor_id` names the process whose runs are taken up again at launch."""
+        self.url = url
+        """Of the engine's database, as SQLAlchemy writes it."""
         self._executor_id = executor_id
         self._threads = threads
         self._execute: Execute | None = None
@@ -151,12 +176,12 @@ class DbosEngine:
         """Begin, on the running event loop."""
         assert DbosEngine._running is None, "one engine at a time in a process"
         self._execute, self._crashed = execute, crashed
-        sqlite = self._url.startswith("sqlite")
+        sqlite = self.url.startswith("sqlite")
         if sqlite:
-            await anyio.to_thread.run_sync(_prepare_file, self._url)
+            await anyio.to_thread.run_sync(_prepare_file, self.url)
         config = DBOSConfig(
             name="interhub",
-            system_database_url=self._url,
+            system_database_url=self.url,
             executor_id=self._executor_id,
             application_version=APPLICATION_VERSION,
             serializer=DBOSPortableJSONSerializer(),

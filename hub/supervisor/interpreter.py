@@ -25,6 +25,7 @@ from interhub.adapters import DataPart, Part, Resume, TextPart
 from interhub.adapters.content import message_from_json, message_to_json, parts_from_json
 from interhub.agent_cards import Json, JsonObject
 from interhub.hub.errors import BadRequest
+from interhub.registry.database import reading
 
 from . import records
 from .delegation import Delegator, Order
@@ -573,7 +574,7 @@ def load_blob(database: sa.Engine, name: str) -> JsonObject:
     Raises:
         LookupError: it is not there.
     """
-    with database.connect() as connection:
+    with reading(database) as connection:
         data = records.find_blob(connection, name)
     if data is None:
         raise LookupError(f"the database has no value {name}")

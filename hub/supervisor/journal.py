@@ -3,6 +3,7 @@
 One thread writes, whatever waits in one transaction; a fact's identity is (run, step, attempt, kind, n), and a second
 fact of the same identity is dropped. The `runs` row follows in the same transaction: its state, outcome and generation
 are those of the last event. After a run's final event nothing is added. Readers in this process are woken by a commit.
+While the database's server is away all that is to be written waits, as the engine does.
 """
 
 import asyncio
@@ -18,10 +19,10 @@ import anyio.to_thread
 import sqlalchemy as sa
 import structlog
 from sqlalchemy import Connection, Row, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 
 from interhub.agent_cards import Json, JsonObject, empty_object
-from interhub.registry.database import events, questions, runs, writing
+from interhub.registry import DatabaseAway
+from interhub.registry.database import events, insert_new, questions, reading, runs, writing
 
 from .run import Event, EventKind, RunState
 
@@ -61,19 +62,22 @@ class Journal:
         self._database = database
         self._inbox: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
+        self._closing = threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._changed: weakref.WeakValueDictionary[str, asyncio.Event] = weakref.WeakValueDictionary()
 
     def open(self) -> None:
         """Begin to write, and to wake readers on the running event loop."""
         self._loop = asyncio.get_running_loop()
+        self._closing.clear()
         self._thread = threading.Thread(target=self._write_all, name="interhub-journal", daemon=True)
         self._thread.start()
 
     async def close(self) -> None:
-        """Write what waits, and end."""
+        """Write what waits, and end. When the database's server is away, what waits is lost, and the log says so."""
         thread, self._thread = self._thread, None
         if thread is not None:
+            self._closing.set()
             self._inbox.put(None)
             await anyio.to_thread.run_sync(thread.join)
 
@@ -130,7 +134,7 @@ class Journal:
         query = (
             select(events).where(events.c.run_id == run_id, events.c.seq > after).order_by(events.c.seq).limit(limit)
         )
-        with self._database.connect() as connection:
+        with reading(self._database) as connection:
             return tuple(_event(row) for row in connection.execute(query))
 
     # The writer's thread
@@ -153,7 +157,11 @@ class Journal:
 
     def _commit(self, batch: "list[_Item]") -> None:
         try:
-            results, changed = self._transaction(batch)
+            results, changed = self._patiently(batch)
+        except DatabaseAway as error:
+            log.error("journal_facts_lost", items=len(batch), why=error.why)
+            self._call(self._settle, [(item.future, None, error) for item in batch], ())
+            return
         except Exception as error:
             if len(batch) > 1:  # one of them is bad: the others must not suffer
                 for item in batch:
@@ -164,6 +172,26 @@ class Journal:
             return
         answers = [(item.future, result, None) for item, result in zip(batch, results, strict=True)]
         self._call(self._settle, answers, changed)
+
+    def _patiently(self, batch: "list[_Item]") -> "tuple[list[object], set[str]]":
+        """Write a batch, and wait for a server that is away, until the journal is closed."""
+        tries = 0
+        while True:
+            try:
+                results, changed = self._transaction(batch)
+            except DatabaseAway as error:
+                tries += 1
+                if self._closing.is_set():
+                    raise
+                log.warning("journal_waits_for_the_database", items=len(batch), why=error.why)
+                self._closing.wait(_RETRY_S)
+            else:
+                if tries:
+                    # The connection may have broken after the server committed: then these facts are known by now, and
+                    # nobody has been woken for them.
+                    changed |= {item.what.run_id for item in batch if isinstance(item.what, Fact)}
+                    log.info("journal_goes_on", items=len(batch))
+                return results, changed
 
     def _transaction(self, batch: "list[_Item]") -> "tuple[list[object], set[str]]":
         with writing(self._database) as connection:
@@ -202,6 +230,7 @@ class Journal:
 
 
 _BATCH = 500
+_RETRY_S = 0.5
 
 
 @dataclass(frozen=True)
@@ -241,8 +270,9 @@ class _Page:
             return False
         if fact.kind in _FINAL:
             self._close_questions(fact)
-        inserted = self._connection.execute(
-            self._insert(),
+        inserted = insert_new(
+            self._connection,
+            events,
             {
                 "run_id": fact.run_id,
                 "seq": head.generation + 1,
@@ -254,7 +284,7 @@ class _Page:
                 "payload": fact.payload,
             },
         )
-        if inserted.rowcount != 1:
+        if not inserted:
             return False
         head.generation += 1
         head.last = fact.at
@@ -316,11 +346,6 @@ class _Page:
                     payload=payload,
                 )
             )
-
-    def _insert(self) -> sa.Executable:
-        if self._connection.dialect.name == "postgresql":
-            return postgresql.insert(events).on_conflict_do_nothing()
-        return sqlite.insert(events).on_conflict_do_nothing()
 
 
 def _event(row: Row[tuple[object, ...]]) -> Event:

@@ -15,7 +15,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from interhub.adapters.content import parts_from_json
 from interhub.agent_cards import Json, JsonObject
-from interhub.registry.database import blobs, delegations, events, questions, runs
+from interhub.registry.database import blobs, delegations, events, insert_new, questions, runs
 
 from .envelope import mapping
 from .run import Question, RunState
@@ -77,7 +77,7 @@ def add_run(connection: Connection, record: RunRecord) -> bool:
         "ended_at": None,
         "generation": record.generation,
     }
-    return connection.execute(_insert_or_ignore(connection, runs), values).rowcount == 1
+    return insert_new(connection, runs, values)
 
 
 def find_run(connection: Connection, run_id: str) -> RunRecord | None:
@@ -171,7 +171,7 @@ def ask(connection: Connection, question: Question, asked: JsonObject, *, attemp
         "asked_at": question.asked_at,
         "expires_at": question.expires_at,
     }
-    return connection.execute(_insert_or_ignore(connection, questions), values).rowcount == 1
+    return insert_new(connection, questions, values)
 
 
 def close_question(connection: Connection, question_id: str, *, state: str) -> bool:
@@ -231,7 +231,7 @@ def put_blob(connection: Connection, data: bytes, at: datetime) -> str:
     """Keep a value, and return its id."""
     name = blob_id(data)
     values = {"id": name, "media_type": "application/json", "size": len(data), "bytes": data, "created_at": at}
-    connection.execute(_insert_or_ignore(connection, blobs), values)
+    insert_new(connection, blobs, values)
     return name
 
 
@@ -239,12 +239,6 @@ def find_blob(connection: Connection, name: str) -> bytes | None:
     """Return a value."""
     found = connection.execute(select(blobs.c.bytes).where(blobs.c.id == name)).scalar()
     return cast("bytes | None", found)
-
-
-def _insert_or_ignore(connection: Connection, table: sa.Table) -> sa.Executable:
-    if connection.dialect.name == "postgresql":
-        return postgresql.insert(table).on_conflict_do_nothing()
-    return sqlite.insert(table).on_conflict_do_nothing()
 
 
 def _run(row: Row[tuple[object, ...]]) -> RunRecord:

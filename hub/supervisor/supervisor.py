@@ -16,6 +16,7 @@ from interhub.agent_cards import AgentCard, Endpoint, Json, JsonObject
 from interhub.hub.dispatch import Dispatcher
 from interhub.hub.errors import RunEnded, RunNotFound
 from interhub.registry import Agent, AgentNotFound, Registry
+from interhub.registry.database import reading
 from interhub.registry.search import Index
 
 from . import records
@@ -163,7 +164,7 @@ class Supervisor:
         last = await self._owned(principal, before) if before else None
 
         def read() -> tuple[Run, ...]:
-            with self._database.connect() as connection:
+            with reading(self._database) as connection:
                 found = records.list_runs(
                     connection,
                     tenant=principal.tenant,
@@ -338,7 +339,7 @@ class Supervisor:
 
     async def _repair(self) -> None:
         """Bring journal and engine together: one of them may know more when a crash came between their writes."""
-        with self._database.connect() as connection:
+        with reading(self._database) as connection:
             unfinished = records.unfinished_runs(connection)
         if not unfinished:
             return
@@ -361,7 +362,7 @@ class Supervisor:
         log.info("runs_taken_up", runs=len(active), unfinished=len(unfinished))
 
     async def _tell_agents_to_stop(self, record: RunRecord) -> None:
-        with self._database.connect() as connection:
+        with reading(self._database) as connection:
             bound = [one for one in records.delegations_of(connection, [record.id]) if one.remote_task]
         for one in bound:
             try:
@@ -380,7 +381,7 @@ class Supervisor:
 
     async def _record(self, run_id: str) -> RunRecord | None:
         def read() -> RunRecord | None:
-            with self._database.connect() as connection:
+            with reading(self._database) as connection:
                 return records.find_run(connection, run_id)
 
         return await anyio.to_thread.run_sync(read)

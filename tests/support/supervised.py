@@ -16,6 +16,7 @@ from interhub.hub.audit import MemoryAuditLog
 from interhub.hub.dispatch import Dispatcher
 from interhub.hub.policy import Policy, TenantPolicy
 from interhub.hub.supervisor.durable import Engine
+from interhub.hub.supervisor.engine import DbosEngine
 from interhub.hub.supervisor.run import Assignment, Run
 from interhub.hub.supervisor.supervisor import Supervisor
 from interhub.registry import Agent, MemoryRegistry, slug
@@ -120,10 +121,16 @@ async def supervised(
     policy: Policy | None = None,
     documents: Sequence[str] = (),
 ) -> AsyncGenerator[World]:
-    """A started supervisor that knows these agents, and teams and workflows by their documents."""
+    """A started supervisor that knows these agents, and teams and workflows by their documents.
+
+    Its database is a file in the directory, or that of the engine where this is on a server.
+    """
     registry, index, audit = MemoryRegistry(), Index(), MemoryAuditLog()
     adapters: dict[str, Adapter] = {"scripted": ScriptedAdapter(*agents)}
-    database = open_database(f"sqlite:///{directory / 'interhub.db'}")
+    url = f"sqlite:///{directory / 'interhub.db'}"
+    if isinstance(engine, DbosEngine) and not engine.url.startswith("sqlite"):
+        url = engine.url
+    database = open_database(url)
     try:
         async with ConnectionPool(close_s=0.5) as pool:
             dispatcher = Dispatcher(adapters=adapters, pool=pool, policy=policy or TenantPolicy(), audit=audit)

@@ -3,7 +3,6 @@
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from pathlib import Path
 
 import anyio
 import pytest
@@ -19,8 +18,8 @@ pytestmark = pytest.mark.anyio
 
 
 @asynccontextmanager
-async def journal_in(directory: Path) -> AsyncGenerator[tuple[Journal, sa.Engine]]:
-    database = open_database(f"sqlite:///{directory / 'interhub.db'}")
+async def journal_in(url: str) -> AsyncGenerator[tuple[Journal, sa.Engine]]:
+    database = open_database(url)
     journal = Journal(database)
     journal.open()
     try:
@@ -50,8 +49,8 @@ async def begin(journal: Journal, run_id: str) -> None:
     await journal.write(lambda connection: records.add_run(connection, record))
 
 
-async def test_events_are_numbered_from_one_without_gaps_also_when_many_write_at_once(tmp_path: Path) -> None:
-    async with journal_in(tmp_path) as (journal, _):
+async def test_events_are_numbered_from_one_without_gaps_also_when_many_write_at_once(database_url: str) -> None:
+    async with journal_in(database_url) as (journal, _):
         await begin(journal, "a")
         await begin(journal, "b")
 
@@ -75,8 +74,8 @@ async def test_events_are_numbered_from_one_without_gaps_also_when_many_write_at
                 assert [event.n for event in read if event.step == step] == list(range(20))
 
 
-async def test_a_fact_told_twice_is_written_once(tmp_path: Path) -> None:
-    async with journal_in(tmp_path) as (journal, _):
+async def test_a_fact_told_twice_is_written_once(database_url: str) -> None:
+    async with journal_in(database_url) as (journal, _):
         await begin(journal, "a")
         fact = Fact(run_id="a", kind=EventKind.STEP_STARTED, step="x", attempt=1)
         await journal.append(fact, fact)
@@ -85,8 +84,8 @@ async def test_a_fact_told_twice_is_written_once(tmp_path: Path) -> None:
         assert [(event.seq, event.attempt) for event in await journal.read("a")] == [(1, 1), (2, 2)]
 
 
-async def test_nothing_is_written_after_the_final_event_or_for_an_unknown_run(tmp_path: Path) -> None:
-    async with journal_in(tmp_path) as (journal, database):
+async def test_nothing_is_written_after_the_final_event_or_for_an_unknown_run(database_url: str) -> None:
+    async with journal_in(database_url) as (journal, database):
         await begin(journal, "a")
         final = Fact(run_id="a", kind=EventKind.RUN_COMPLETED, payload={"result": {}})
         late = Fact(run_id="a", kind=EventKind.STEP_PROGRESS, step="x", attempt=1)
@@ -101,8 +100,8 @@ async def test_nothing_is_written_after_the_final_event_or_for_an_unknown_run(tm
         assert run.ended_at == final.at
 
 
-async def test_one_bad_write_harms_no_other(tmp_path: Path) -> None:
-    async with journal_in(tmp_path) as (journal, _):
+async def test_one_bad_write_harms_no_other(database_url: str) -> None:
+    async with journal_in(database_url) as (journal, _):
         await begin(journal, "a")
 
         def break_off(connection: sa.Connection) -> None:
@@ -115,8 +114,8 @@ async def test_one_bad_write_harms_no_other(tmp_path: Path) -> None:
         assert [event.seq for event in await journal.read("a")] == [1, 2]
 
 
-async def test_readers_are_woken_by_a_commit(tmp_path: Path) -> None:
-    async with journal_in(tmp_path) as (journal, _):
+async def test_readers_are_woken_by_a_commit(database_url: str) -> None:
+    async with journal_in(database_url) as (journal, _):
         await begin(journal, "a")
         news = journal.subscription("a")
         other = journal.subscription("b")
@@ -128,27 +127,27 @@ async def test_readers_are_woken_by_a_commit(tmp_path: Path) -> None:
         assert journal.subscription("a") is not news
 
 
-async def test_reading_goes_on_after_a_number(tmp_path: Path) -> None:
-    async with journal_in(tmp_path) as (journal, _):
+async def test_reading_goes_on_after_a_number(database_url: str) -> None:
+    async with journal_in(database_url) as (journal, _):
         await begin(journal, "a")
         await journal.append(*(Fact(run_id="a", kind=EventKind.STEP_LOG, step="x", attempt=1, n=n) for n in range(10)))
         assert [event.seq for event in await journal.read("a", after=4, limit=3)] == [5, 6, 7]
 
 
-async def test_what_was_posted_before_a_close_is_written(tmp_path: Path) -> None:
-    async with journal_in(tmp_path) as (journal, _):
+async def test_what_was_posted_before_a_close_is_written(database_url: str) -> None:
+    async with journal_in(database_url) as (journal, _):
         await begin(journal, "a")
         for n in range(100):
             journal.post(Fact(run_id="a", kind=EventKind.STEP_LOG, step="x", attempt=1, n=n))
-    async with journal_in(tmp_path) as (journal, database):
+    async with journal_in(database_url) as (journal, database):
         with database.connect() as connection:
             assert connection.execute(sa.select(sa.func.count()).select_from(events)).scalar() == 100
 
 
-async def test_the_final_event_closes_open_questions_before_it(tmp_path: Path) -> None:
+async def test_the_final_event_closes_open_questions_before_it(database_url: str) -> None:
     from interhub.hub.supervisor.run import Question
 
-    async with journal_in(tmp_path) as (journal, database):
+    async with journal_in(database_url) as (journal, database):
         await begin(journal, "a")
         question = Question(id="q", run_id="a", step="x", agent_id="b", parts=(), asked_at=datetime.now(UTC))
         await journal.write(lambda connection: records.ask(connection, question, {"parts": []}, attempt=1, digest=""))

@@ -29,6 +29,14 @@ from tests.support.supervised import ALICE, BOB, World, echo, supervised
 pytestmark = pytest.mark.anyio
 
 
+@pytest.fixture(params=["sqlite", "postgres"])
+def engine(request: pytest.FixtureRequest, tmp_path: Path) -> DbosEngine:
+    """An engine, not yet launched, on each kind of database."""
+    if request.param == "postgres":
+        return DbosEngine(request.getfixturevalue("postgres_url"))
+    return DbosEngine(f"sqlite:///{tmp_path / 'engine.db'}")
+
+
 def words(run: Run) -> str:
     return text_of(run.parts)
 
