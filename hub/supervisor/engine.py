@@ -1,18 +1,20 @@
 """The durable engine: DBOS Transact behind our port. The only file that imports it (ADR 0002).
 
-What is relied on beside its documentation is in `reference/engine.md` and proved by the kill test: a call's number is
-drawn in the first slice of its coroutine; `asyncio_wait` records which tasks had ended.
+What is relied on beside its documentation is proved by the kill test: a call's number is drawn in the first slice of
+its coroutine; `asyncio_wait` records which tasks had ended.
 """
 
 import asyncio
 import logging
 import os
 import sqlite3
+import sys
 from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
 import anyio.to_thread
+import sqlalchemy as sa
 import structlog
 from dbos import (
     DBOS,
@@ -21,7 +23,9 @@ from dbos import (
     SetWorkflowID,
     StepOptions,
 )
+from dbos import _migration as dbos_migration  # pyright: ignore[reportPrivateUsage] -- see _suit_old_sqlite
 from dbos import _serialization as dbos_serialization  # pyright: ignore[reportPrivateUsage] -- see _refuse_pickle
+from dbos import _sys_db as dbos_sys_db  # pyright: ignore[reportPrivateUsage] -- see _suit_old_sqlite
 from dbos import error as dbos_error
 
 from interhub.agent_cards import Json, JsonObject
@@ -48,6 +52,29 @@ def _refuse_pickle(serializer: object, data: str) -> Any:
 
 # Every row names its serializer, and DBOS would unpickle a row that says so: whoever can write the file could run code.
 dbos_serialization.DefaultSerializer.deserialize = _refuse_pickle  # type: ignore[method-assign,assignment] # on purpose
+
+
+def _suit_old_sqlite() -> None:
+    """Have DBOS tell the time as SQLite before 3.42 can.
+
+    It should look at SQLite's version, but takes Python 3.12 for a sign of SQLite 3.42: `unixepoch('subsec')` is NULL
+    before that, and no table of its takes NULL for a time. What it does below Python 3.12 is right for these.
+    """
+    new, old = "(unixepoch('subsec') * 1000)", "(strftime('%s','now') * 1000)"
+    dbos_migration.sqlite_migrations[:] = [
+        migration.replace(new, old) for migration in dbos_migration.sqlite_migrations
+    ]
+
+    def now_ms(self: dbos_sys_db.SystemDatabase) -> sa.ColumnElement[int]:
+        if self.engine.dialect.name == "sqlite":
+            return sa.cast(sa.func.strftime("%s", "now") * 1000, sa.BigInteger)
+        return sa.cast(sa.func.extract("epoch", sa.func.now()) * 1000, sa.BigInteger)
+
+    dbos_sys_db.SystemDatabase._now_ms_sql = now_ms  # type: ignore[method-assign]  # see above
+
+
+if sys.version_info >= (3, 12) and sqlite3.sqlite_version_info < (3, 42):
+    _suit_old_sqlite()
 
 
 class _Task:
