@@ -21,9 +21,9 @@ from interhub.adapters.errors import (
     RemoteTimeout,
     RemoteUnavailable,
 )
+from interhub.adapters.schemas import ArgumentCheck
 from interhub.agent_cards import AgentCard, Capability, Json, JsonObject, Kind
 
-from .arguments import ArgumentCheck
 from .content import ELICIT, completed, elicit_results, question, update_of, url_elicitations
 from .http import Sink
 from .open import Ended, OpenRequest, Question, Said
@@ -202,8 +202,10 @@ class McpConnection:
         key = (capability.kind, capability.name)
         check = self._checks.get(key)
         if check is None:
-            check = self._checks[key] = ArgumentCheck(capability.input_schema)
-        if (wrong := check.wrong(call.arguments)) is not None:
+            check = self._checks[key] = ArgumentCheck(
+                capability.input_schema, label=f"{self._label}: {capability.name}"
+            )
+        if wrong := check.problem(call.arguments):
             raise RemoteRefused(
                 self._label, f"{capability.name} does not take these arguments: {wrong}", (), INVALID_PARAMS
             )

@@ -8,6 +8,7 @@ from sqlalchemy import Connection
 
 from interhub.adapters import DataPart, text_of
 from interhub.adapters.content import part_to_json
+from interhub.adapters.schemas import problems_of
 from interhub.agent_cards import Json
 from interhub.hub.errors import BadRequest, QuestionNotFound
 from interhub.registry.database import reading
@@ -19,7 +20,6 @@ from .envelope import mapping, text
 from .journal import Fact, Journal
 from .records import QuestionRecord
 from .run import Answer, EventKind
-from .schema import problems_of
 
 
 class Approvals:

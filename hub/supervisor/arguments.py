@@ -2,10 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 
+from interhub.adapters.schemas import problems_of
 from interhub.agent_cards import Capability, Json, JsonObject, Kind
 from interhub.hub.errors import BadRequest
-
-from .schema import problems_of
 
 
 def arguments_for(capability: Capability, *, text: str, data: Json, given: JsonObject | None) -> dict[str, Json]:

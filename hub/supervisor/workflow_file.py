@@ -15,6 +15,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from interhub.adapters.schemas import problems_of, schema_problem
 from interhub.agent_cards import Json, JsonObject
 from interhub.hub.errors import BadRequest, Mistake, PlanInvalid
 from interhub.registry import Agent
@@ -36,7 +37,6 @@ from .model import (
     input_schema,
     walk,
 )
-from .schema import problems_of, schema_problem
 from .template import TemplateFailed, references
 
 MAX_FILE_BYTES = 256 * 1024

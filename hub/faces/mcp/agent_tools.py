@@ -14,12 +14,12 @@ from mcp.server.subscriptions import InMemorySubscriptionBus, ListenHandler, Too
 from mcp.shared.exceptions import MCPError
 
 from interhub.adapters import AdapterError, Completed, RemoteRefused
+from interhub.adapters.schemas import ArgumentCheck
 from interhub.agent_cards import Capability, Kind
 from interhub.hub.errors import HubError
 from interhub.registry import Agent
 
 from .agent_wire import OURS, Context, said
-from .arguments import ArgumentCheck
 from .calls import DirectCalls
 from .content import SKILL_OUTPUT_SCHEMA, error_result, skill_result, tool_result
 from .turn import Turn

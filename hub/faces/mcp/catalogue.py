@@ -12,10 +12,10 @@ import structlog
 from mcp.shared.uri_template import InvalidUriTemplate, UriTemplate
 from pydantic import ValidationError
 
+from interhub.adapters.schemas import ArgumentCheck
 from interhub.agent_cards import Capability, Json, JsonObject, Kind
 from interhub.registry import Agent
 
-from .arguments import ArgumentCheck
 from .content import LISTED_OUTPUT_SCHEMA, passed_on
 
 log = structlog.get_logger()

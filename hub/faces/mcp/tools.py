@@ -9,12 +9,12 @@ import mcp_types as types
 import yaml
 
 from interhub.adapters import Artifact, DataPart, Message, Part, Role, TextPart
+from interhub.adapters.schemas import ArgumentCheck
 from interhub.agent_cards import Json, JsonObject
 from interhub.hub.errors import BadRequest, QuestionNotFound, RunEnded
 from interhub.hub.service import Hub
 from interhub.hub.supervisor.run import Answer, Assignment, Event, EventKind, Question, Run, RunState
 
-from .arguments import ArgumentCheck
 from .calls import DirectCalls
 from .content import artifact_view, content_of, error_result, json_text, skill_result
 from .definitions import ANSWER, CALL, DELEGATE, FIND, RUN_CANCEL, RUN_RESULT, RUN_STATUS, own_tools

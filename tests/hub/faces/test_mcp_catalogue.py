@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 from hypothesis import given
 from hypothesis import strategies as st
 
+from interhub.adapters.schemas import ArgumentCheck
 from interhub.agent_cards import AgentCard, Binding, Capability, Endpoint, JsonObject, Kind
-from interhub.hub.faces.mcp.arguments import ArgumentCheck
 from interhub.hub.faces.mcp.catalogue import (
     MAX_NAME,
     Catalogue,
