@@ -209,17 +209,13 @@ def test_after_kill_9_it_starts_again_with_what_it_knew(tmp_path: Path) -> None:
         end(again)
 
 
-def test_it_starts_in_three_seconds_of_work_and_200_megabytes(tmp_path: Path) -> None:
-    # Processor time, so that a busy machine does not decide; on an idle one the clock says the same.
+def test_it_takes_less_than_200_megabytes_with_every_face_loaded(tmp_path: Path) -> None:
     if not Path("/proc/self/status").exists():
         pytest.skip("needs /proc")
     with hub_process(cli(tmp_path)) as running:
-        fields = Path(f"/proc/{running.pid}/stat").read_text().rpartition(")")[2].split()
-        seconds = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
         assert running.get("/mcp")[0] in (400, 405, 406), "the protocols' faces are loaded"
         status = Path(f"/proc/{running.pid}/status").read_text()
         resident = next(int(line.split()[1]) // 1024 for line in status.splitlines() if line.startswith("VmRSS"))
-    assert seconds < 3.0
     assert resident < 200
 
 
