@@ -2,12 +2,17 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
+from interhub.adapters import Adapter, Call, Completed, Principal, ignore, text_of
+from interhub.hub.faces.mcp.definitions import own_tools
 from interhub.hub.supervisor.model import STEP_KINDS, CallSpec, CallStep, Plan, Retry, load_plan
 from interhub.hub.supervisor.run import EventKind
+
+pytestmark = pytest.mark.anyio
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -43,3 +48,25 @@ def test_the_workflows_in_the_documents_are_ones() -> None:
 def test_links_between_documents_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\((?!https?://|#)([^)#]+)", page.read_text()):
         assert (page.parent / target).exists(), target
+
+
+def test_every_tool_of_the_hub_and_its_arguments_are_documented() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| (.*?) \|", (ROOT / "docs" / "mcp.md").read_text(), flags=re.MULTILINE)
+    documented = {tool: set(re.findall(r"`(\w+)`", arguments)) for tool, arguments in rows}
+    tools = own_tools(wait_s=50)
+    assert documented == {tool.name: set(tool.input_schema["properties"]) for tool in tools}
+
+
+async def test_the_adapter_in_the_documents_works() -> None:
+    (program,) = code_blocks(ROOT / "docs" / "adapters.md", "python")
+    names: dict[str, Any] = {}
+    exec(compile(program, "docs/adapters.md", "exec"), names)
+    adapter: Adapter = names["EchoAdapter"]()
+    card = await adapter.describe(names["endpoint"])
+    async with adapter.connect(names["endpoint"], card=card, label="echo") as connection:
+        asked = Call(
+            capability="echo", arguments={"message": "hello"}, principal=Principal(subject="ann"), idempotency_key="1"
+        )
+        outcome = await connection.call(asked, ignore)
+    assert isinstance(outcome, Completed)
+    assert text_of(outcome.parts) == "hello"
