@@ -71,8 +71,7 @@ def mcp(
     import anyio
 
     from interhub.hub.auth import own_key
-    from interhub.hub.bridge import stdio_bridge
-    from interhub.hub.bridge_http import Address
+    from interhub.hub.bridge import Address, stdio_bridge
     from interhub.hub.daemon import ensure_hub
     from interhub.hub.datadir import DataDir
 

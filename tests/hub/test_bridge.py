@@ -16,9 +16,7 @@ from mcp import StdioServerParameters
 
 from interhub.adapters import Principal, Progress
 from interhub.adapters.testing import ScriptedAgent, Turn, answer, question
-from interhub.hub.bridge import bridge
-from interhub.hub.bridge_headers import RequestHeaders
-from interhub.hub.bridge_http import Address
+from interhub.hub.bridge import Address, RequestHeaders, bridge
 from tests.support.mcp_site import OWN, McpSite, Person, client, fields, mcp_site, text
 
 pytestmark = pytest.mark.anyio
@@ -41,9 +39,7 @@ INITIALIZE: dict[str, Any] = {
 INITIALIZED: dict[str, Any] = {"jsonrpc": "2.0", "method": "notifications/initialized"}
 PROGRAM = """
 import sys, anyio
-from interhub.hub.bridge import stdio_bridge
-from interhub.hub.bridge_headers import RequestHeaders
-from interhub.hub.bridge_http import Address
+from interhub.hub.bridge import Address, stdio_bridge
 anyio.run(stdio_bridge, lambda: Address(url=sys.argv[1], key="ann"))
 """
 

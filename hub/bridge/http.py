@@ -82,6 +82,18 @@ class Answer:
                     yield b"\n".join(data)
                     data = []
 
+    async def messages(self) -> AsyncGenerator[bytes]:
+        """Yield the messages in it, whichever way it comes.
+
+        Raises:
+            HubGone: it broke off.
+        """
+        if self.is_stream:
+            async for data in self.events():
+                yield data
+        elif body := await self.body():
+            yield body
+
     async def _chunks(self) -> AsyncGenerator[bytes]:
         while True:
             event = await _next(self._stream, self._connection)
