@@ -104,7 +104,7 @@ class SqlAuditLog:
             with writing(self._engine) as connection:
                 connection.execute(insert(audit), [_row(record) for record in records])
         except (DatabaseError, SQLAlchemyError) as error:
-            log.warning("audit_write_failed", records=len(records), why=str(error.__cause__ or error))
+            log.warning("audit_write_failed", records=len(records), why=str(error).partition("\n")[0])
             return False
         except Exception:  # a record that cannot be written must not end the thread that writes the others
             log.exception("audit_records_unwritable", records=len(records))

@@ -6,14 +6,14 @@ A SQLite file by default (write-ahead log, so that readers never wait for a writ
 import os
 import re
 import sqlite3
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic, sleep
 
 from sqlalchemy import Connection, Engine, Table, create_engine, event, inspect, text
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.engine import URL, Dialect, make_url
+from sqlalchemy.engine import URL, make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -36,6 +36,7 @@ __all__ = [
     "insert_new",
     "metadata",
     "open_database",
+    "postgres_connector",
     "questions",
     "reading",
     "runs",
@@ -290,43 +291,52 @@ def _prepare_file(path: Path, where: str) -> None:
 
 
 def _postgres(url: URL) -> Engine:
-    arguments = {} if "connect_timeout" in url.query else {"connect_timeout": CONNECT_TIMEOUT_S}
     try:
-        engine = create_engine(
+        return create_engine(
             url,
+            creator=postgres_connector(url, patience_s=RECONNECT_S),
             json_serializer=dump_json,
             json_deserializer=load_json,
             pool_pre_ping=True,  # a server that restarted costs one query, not a failed call
             pool_size=8,
             max_overflow=24,
-            connect_args=arguments,
         )
     except (NoSuchModuleError, ModuleNotFoundError) as error:
         raise DatabaseUnusable(_where(url), f"its driver is not installed ({error})") from error
     except SQLAlchemyError as error:
         raise DatabaseUnusable(_where(url), str(error)) from error
+
+
+def postgres_connector(
+    url: str | URL, *, patience_s: float, given_up: Callable[[], bool] = lambda: False
+) -> Callable[[], DBAPIConnection]:
+    """Return a function that connects to the PostgreSQL server of a URL.
+
+    A server that was there restarts, most likely: it is tried again for `patience_s`, or until `given_up`, which
+    spares everybody an error. One that was never reached is more likely misspelt, and whoever starts the hub wants to
+    know at once. What the driver raises at last passes.
+    """
+    parsed = make_url(url)
+    dialect = create_engine(parsed).dialect
+    given, options = dialect.create_connect_args(parsed)
+    options = {"connect_timeout": CONNECT_TIMEOUT_S, "application_name": "interhub", **options}
     reached = False
 
-    @event.listens_for(engine, "do_connect")
-    def on_connect(  # pyright: ignore[reportUnusedFunction]
-        dialect: Dialect, entry: ConnectionPoolEntry, given: tuple[object, ...], options: dict[str, object]
-    ) -> DBAPIConnection:
-        # A server that was there restarts, most likely: waiting a little spares everybody an error. One that was never
-        # reached is more likely misspelt, and whoever starts the hub wants to know at once.
+    def connect() -> DBAPIConnection:
         nonlocal reached
-        give_up = monotonic() + (RECONNECT_S if reached else 0.0)
+        give_up = monotonic() + (patience_s if reached else 0.0)
         while True:
             try:
                 connection = dialect.connect(*given, **options)
             except dialect.loaded_dbapi.OperationalError:
-                if monotonic() >= give_up:
+                if monotonic() >= give_up or given_up():
                     raise
                 sleep(0.1)
             else:
                 reached = True
                 return connection
 
-    return engine
+    return connect
 
 
 _CONDITIONS = (
@@ -385,6 +395,6 @@ _REMEDIES = (
 def _unreached(said: str) -> str:
     """Say in one line why there is no connection. Where psycopg tried several addresses, the last attempt tells."""
     last = said.strip().splitlines()[-1].strip() if "Multiple connection attempts" in said else said.partition("\n")[0]
-    why = re.sub(r"^(- )?(connection failed: )?", "", last.strip())
+    why = re.sub(r"^(- )?(connection (failed|is bad): )?", "", last.strip())
     remedy = next((remedy for sign, remedy in _REMEDIES if sign in why), "start the server, or correct the URL")
     return f"the server cannot be reached: {why}; {remedy}" if "FATAL" not in why else f"{why}; {remedy}"

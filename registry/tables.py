@@ -49,7 +49,7 @@ class Timestamp(TypeDecorator[datetime]):
 
 
 class ForeignText(TypeDecorator[str]):
-    """A text that others wrote, such as a goal or an agent's error.
+    """A text that others wrote, such as a goal, an agent's error, or the id that somebody asks for.
 
     PostgreSQL takes no NUL in a text, and neither database takes half of a surrogate pair. Both become U+FFFD, rather
     than an error in whatever was about to be noted.
@@ -100,8 +100,8 @@ _JSON = JSON(none_as_null=True)
 agents = Table(
     "agents",
     metadata,
-    Column("tenant", Text, primary_key=True),
-    Column("id", Text, primary_key=True),
+    Column("tenant", ForeignText, primary_key=True),
+    Column("id", ForeignText, primary_key=True),
     Column("adapter", Text, nullable=False),
     Column("card", _JSON, nullable=False),
     Column("endpoint", _JSON, nullable=False),
@@ -118,8 +118,8 @@ agents = Table(
 runs = Table(
     "runs",
     metadata,
-    Column("id", Text, primary_key=True),
-    Column("tenant", Text, nullable=False),
+    Column("id", ForeignText, primary_key=True),
+    Column("tenant", ForeignText, nullable=False),
     Column("subject", ForeignText, nullable=False),
     Column("context_id", ForeignText, nullable=False),
     Column("parent_id", Text),
@@ -144,7 +144,7 @@ runs = Table(
 events = Table(
     "events",
     metadata,
-    Column("run_id", Text, primary_key=True),
+    Column("run_id", ForeignText, primary_key=True),
     Column("seq", BigInteger, primary_key=True, autoincrement=False),
     Column("step", Text, nullable=False),
     Column("attempt", Integer, nullable=False),
@@ -159,8 +159,8 @@ events = Table(
 delegations = Table(
     "delegations",
     metadata,
-    Column("key", Text, primary_key=True),
-    Column("run_id", Text, nullable=False),
+    Column("key", ForeignText, primary_key=True),
+    Column("run_id", ForeignText, nullable=False),
     Column("step", Text, nullable=False),
     Column("agent_id", Text, nullable=False),
     Column("capability", Text, nullable=False),
@@ -175,8 +175,8 @@ delegations = Table(
 questions = Table(
     "questions",
     metadata,
-    Column("id", Text, primary_key=True),
-    Column("run_id", Text, nullable=False),
+    Column("id", ForeignText, primary_key=True),
+    Column("run_id", ForeignText, nullable=False),
     Column("step", Text, nullable=False),
     Column("attempt", Integer, nullable=False),
     Column("asked", _JSON, nullable=False),
@@ -196,7 +196,7 @@ audit = Table(
     metadata,
     Column("id", _BIG_KEY, primary_key=True, autoincrement=True),
     Column("at", Timestamp, nullable=False),
-    Column("tenant", Text, nullable=False),
+    Column("tenant", ForeignText, nullable=False),
     Column("subject", ForeignText, nullable=False),
     Column("action", Text, nullable=False),
     Column("target", ForeignText, nullable=False),
@@ -212,7 +212,7 @@ audit = Table(
 blobs = Table(
     "blobs",
     metadata,
-    Column("id", Text, primary_key=True),
+    Column("id", ForeignText, primary_key=True),
     Column("media_type", Text, nullable=False),
     Column("size", BigInteger, nullable=False),
     Column("bytes", LargeBinary, nullable=False),

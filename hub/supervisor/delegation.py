@@ -48,7 +48,7 @@ from . import records
 from .arguments import arguments_for
 from .envelope import StepValue, failed, named_artifact, normalised, question_to_json, succeeded
 from .facts import SHOWN_CHARS, end_fact
-from .journal import Fact, Journal
+from .journal import Fact, Journal, outlasting
 from .leaves import Leaves
 from .model import Retry
 from .records import Delegation
@@ -149,11 +149,12 @@ class Delegator:
         attempt = order.first_attempt
         known: Delegation | None = None
         if recovered:
-            known, last = await anyio.to_thread.run_sync(self._known, order)
+            known, last = await outlasting(lambda: anyio.to_thread.run_sync(self._known, order))
             attempt = max(attempt, last)
         agent: Agent | None = None
         try:
-            agent, capability, why = await self._resolve(order, known)
+            found = await outlasting(lambda: self._resolve(order, known))
+            agent, capability, why = found
             self._tell(
                 order,
                 EventKind.STEP_ROUTED,

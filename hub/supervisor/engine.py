@@ -10,10 +10,12 @@ import os
 import sqlite3
 import sys
 from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
+from math import inf
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
 import anyio.to_thread
+import psycopg
 import sqlalchemy as sa
 import structlog
 from dbos import (
@@ -29,6 +31,7 @@ from dbos import _sys_db as dbos_sys_db  # pyright: ignore[reportPrivateUsage] -
 from dbos import error as dbos_error
 
 from interhub.agent_cards import Json, JsonObject
+from interhub.registry.database import postgres_connector
 
 from .durable import Body, Branch, Crashed, EngineState, Execute
 
@@ -172,6 +175,7 @@ class DbosEngine:
         self._threads = threads
         self._execute: Execute | None = None
         self._crashed: Crashed | None = None
+        self._stopping = False
         self._own: set[str] = set()
         self._executing: set[asyncio.Task[Any]] = set()
 
@@ -179,6 +183,7 @@ class DbosEngine:
         """Begin, on the running event loop."""
         assert DbosEngine._running is None, "one engine at a time in a process"
         self._execute, self._crashed = execute, crashed
+        self._stopping = False
         sqlite = self.url.startswith("sqlite")
         if sqlite:
             await anyio.to_thread.run_sync(_prepare_file, self.url)
@@ -194,6 +199,8 @@ class DbosEngine:
             max_executor_threads=self._threads,
             log_level="ERROR",
         )
+        if not sqlite:
+            config["db_engine_kwargs"] = {"creator": self._connector()}
         _workflow()
         DBOS(config=config)
         logger = logging.getLogger("dbos")
@@ -236,6 +243,7 @@ class DbosEngine:
 
     async def stop(self) -> None:
         """End. Runs under way stay so and are taken up by the next process."""
+        self._stopping = True
         if self._executing:
             # A run whose last step is done is about to be recorded as ended; cut off, it would be replayed next time.
             await asyncio.wait(tuple(self._executing), timeout=_ENDING_S, return_when=asyncio.ALL_COMPLETED)
@@ -247,6 +255,26 @@ class DbosEngine:
         if DbosEngine._running is self:
             DbosEngine._running = None
             await anyio.to_thread.run_sync(_destroy)
+
+    def _connector(self) -> Callable[[], object]:
+        """Return how DBOS connects to a PostgreSQL server: while this is away runs stand still, however long that is.
+
+        DBOS would wait as well, but only where a message has the words "connection failed", not for a missing socket or
+        host name, where it fails the run; and it sleeps up to 90 s at a time, also when the hub is to stop.
+        """
+        connect = postgres_connector(
+            sa.make_url(self.url).set(drivername="postgresql+psycopg"), patience_s=inf, given_up=lambda: self._stopping
+        )
+
+        def attempt() -> object:
+            try:
+                return connect()
+            except psycopg.OperationalError as error:
+                if self._stopping:
+                    raise psycopg.InterfaceError(f"the engine stops: {error}") from error  # DBOS lets this one pass
+                raise psycopg.OperationalError(f"connection failed: {error}") from error
+
+        return attempt
 
     async def run(self, given: dict[str, Any]) -> dict[str, Any]:
         """Execute one workflow: called by DBOS."""

@@ -47,7 +47,7 @@ from .envelope import (
     text,
 )
 from .facts import end_fact, final_fact, routed_fact
-from .journal import Fact, Journal
+from .journal import Fact, Journal, outlasting
 from .leaf import Leaf, Phase, Shown, last_answer, shown_group, shown_leaf
 from .model import CallStep, Graph, Node, OnError, Plan, PlanStep, compile_plan, load_plan
 from .planner import Planned, Planners, Task, declared
@@ -104,7 +104,7 @@ class Interpreter:
 
         async def make() -> Json:
             try:
-                planned = await self._planners.plan(task)
+                planned = await outlasting(lambda: self._planners.plan(task))
             except Exception as error:  # the edge of a step
                 return normalised(failed(error))
             return normalised(
@@ -501,7 +501,7 @@ class _Execution:
         name = text(envelope, "blob")
         if not name:
             return StepValue.load(mapping(envelope.get("value")))
-        return StepValue.load(await anyio.to_thread.run_sync(load_blob, self._database, name))
+        return StepValue.load(await outlasting(lambda: anyio.to_thread.run_sync(load_blob, self._database, name)))
 
     async def _outcome(self, planned: Planned, graph: Graph) -> JsonObject:
         values = await self._values(planned, graph)

@@ -10,7 +10,7 @@ import asyncio
 import queue
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TypeAlias, TypeVar, cast
@@ -227,6 +227,19 @@ class Journal:
         for run_id in changed:
             if (event := self._changed.pop(run_id, None)) is not None:
                 event.set()
+
+
+async def outlasting(look: Callable[[], Awaitable[T]]) -> T:
+    """Return what a look at the database gives; while its server is away, look again.
+
+    For what runs read: they stand still meanwhile, as their engine and journal do, rather than fail.
+    """
+    while True:
+        try:
+            return await look()
+        except DatabaseAway as error:
+            log.warning("run_waits_for_the_database", why=error.why)
+            await anyio.sleep(_RETRY_S)
 
 
 _BATCH = 500

@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 
 import anyio
+import anyio.to_thread
 import pytest
 import sqlalchemy as sa
 
@@ -12,7 +13,9 @@ from interhub.hub.supervisor import records
 from interhub.hub.supervisor.journal import Fact, Journal
 from interhub.hub.supervisor.records import RunRecord
 from interhub.hub.supervisor.run import EventKind, RunState
-from interhub.registry.database import events, open_database
+from interhub.registry import DatabaseAway
+from interhub.registry.database import events, open_database, reading
+from tests.support.postgres import postgres_server
 
 pytestmark = pytest.mark.anyio
 
@@ -159,3 +162,33 @@ async def test_the_final_event_closes_open_questions_before_it(database_url: str
         await journal.append(Fact(run_id="a", kind=EventKind.RUN_CANCELED))
         kinds = [event.kind for event in await journal.read("a")]
         assert kinds == [EventKind.QUESTION_ASKED, EventKind.QUESTION_CLOSED, EventKind.RUN_CANCELED]
+
+
+async def test_what_is_written_while_the_server_is_away_waits_until_it_is_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("interhub.registry.database.RECONNECT_S", 0.0)
+    told = [Fact(run_id="a", kind=EventKind.STEP_LOG, step="x", attempt=1, n=n) for n in range(4)]
+    with postgres_server() as server:
+        async with journal_in(server.url) as (journal, database):
+            await begin(journal, "a")
+            news = journal.subscription("a")
+            server.stop()
+            with pytest.raises(DatabaseAway, match="cannot be reached"), reading(database):
+                pass
+            journal.post(*told[:2])
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(journal.append, told[2])
+                await anyio.to_thread.run_sync(server.start)
+            assert [event.n for event in await journal.read("a")] == [0, 1, 2]
+            assert news.is_set()
+
+            server.stop()
+            lost = pytest.raises(DatabaseAway)
+            async with anyio.create_task_group() as tasks:
+
+                async def tell() -> None:
+                    with lost:
+                        await journal.append(told[3])
+
+                tasks.start_soon(tell)
+                with anyio.fail_after(10):
+                    await journal.close()
