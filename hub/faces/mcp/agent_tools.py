@@ -7,8 +7,6 @@ from typing import Any
 
 import mcp_types as types
 import structlog
-from mcp.server.lowlevel.server import NotificationOptions, Server
-from mcp.server.models import InitializationOptions
 from mcp.server.request_state import RequestStateBoundary, RequestStateSecurity
 from mcp.server.subscriptions import InMemorySubscriptionBus, ListenHandler, ToolsListChanged
 from mcp.shared.exceptions import MCPError
@@ -22,6 +20,7 @@ from interhub.registry import Agent
 from .agent_wire import OURS, Context, said
 from .calls import DirectCalls
 from .content import SKILL_OUTPUT_SCHEMA, error_result, skill_result, tool_result
+from .server import ChangingServer
 from .turn import Turn
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
@@ -43,7 +42,7 @@ class AgentTools:
         self._checks: dict[str, ArgumentCheck] = {}
         self._definitions: list[types.Tool] = []
         self._list()
-        self.server = _Changing(
+        self.server = ChangingServer(
             agent.id,
             version=agent.card.version,
             title=agent.card.name,
@@ -115,19 +114,6 @@ class AgentTools:
         if check is None:
             check = self._checks[name] = ArgumentCheck(capability.input_schema, label=name)
         return check
-
-
-class _Changing(Server[Any]):
-    """Says in the handshake that its tools change; the SDK's HTTP server has no argument for that."""
-
-    def create_initialization_options(
-        self,
-        notification_options: NotificationOptions | None = None,
-        experimental_capabilities: dict[str, dict[str, Any]] | None = None,
-        extensions: dict[str, dict[str, Any]] | None = None,
-    ) -> InitializationOptions:
-        changes = notification_options or NotificationOptions(tools_changed=True)
-        return super().create_initialization_options(changes, experimental_capabilities, extensions)
 
 
 def tool_names(agent: Agent) -> dict[str, Capability]:

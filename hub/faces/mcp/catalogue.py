@@ -12,8 +12,10 @@ import structlog
 from mcp.shared.uri_template import InvalidUriTemplate, UriTemplate
 from pydantic import ValidationError
 
+from interhub.adapters import Principal
 from interhub.adapters.schemas import ArgumentCheck
 from interhub.agent_cards import Capability, Json, JsonObject, Kind
+from interhub.hub.service import Hub
 from interhub.registry import Agent
 
 from .content import LISTED_OUTPUT_SCHEMA, passed_on
@@ -163,6 +165,32 @@ def build(agents: Iterable[Agent], *, generation: int = 0) -> Catalogue:
         resources=tuple(resources),
         templates=tuple(templates),
     )
+
+
+class Catalogues:
+    """The catalogue of each tenant, built anew only after a change."""
+
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
+        self._known: dict[str, Catalogue] = {}
+        self.generation = 0
+        """Another number after every change of anybody's agents."""
+
+    async def of(self, principal: Principal) -> Catalogue:
+        """Return what the caller's agents offer."""
+        known = self._known.get(principal.tenant)
+        if known is not None:
+            return known
+        generation = self.generation
+        catalogue = build(await self._hub.agents(principal))
+        if generation == self.generation:  # else something changed while the agents were read
+            self._known[principal.tenant] = catalogue
+        return catalogue
+
+    def forget(self, tenant: str) -> None:
+        """Take note that a tenant's agents changed."""
+        self.generation += 1
+        self._known.pop(tenant, None)
 
 
 def _at_uri(agent: Agent, capability: Capability) -> Entry:
