@@ -7,7 +7,7 @@ from interhub.hub.client import ApiProblem
 from interhub.hub.errors import BadRequest
 
 if TYPE_CHECKING:
-    from interhub.hub.supervisor.workflow_file import Document
+    from interhub.hub.supervisor.document import Document
 
 
 def read_file(path: Path) -> "Document":
@@ -17,7 +17,7 @@ def read_file(path: Path) -> "Document":
         BadRequest: there is no such file.
         PlanInvalid: its syntax is wrong; says the line.
     """
-    from interhub.hub.supervisor.workflow_file import read_document
+    from interhub.hub.supervisor.document import read_document
 
     try:
         return read_document(path.read_bytes(), source=str(path))
@@ -28,7 +28,7 @@ def read_file(path: Path) -> "Document":
 def located(problem: ApiProblem, document: Any) -> Exception:
     """Return a problem with the lines of its mistakes, where it has mistakes and the document is known."""
     from interhub.hub.errors import Mistake, PlanInvalid
-    from interhub.hub.supervisor.workflow_file import Document
+    from interhub.hub.supervisor.document import Document
 
     mistakes = problem.body.get("mistakes")
     if problem.code != "PLAN_INVALID" or not isinstance(document, Document) or not isinstance(mistakes, list):

@@ -34,7 +34,7 @@ class Wanted:
     title: str
     body: dict[str, Any]
     document: Any = None
-    """The parsed file (`supervisor.workflow_file.Document`), where its mistakes have lines."""
+    """The parsed file (`supervisor.document.Document`), where its mistakes have lines."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,7 +126,7 @@ def _worker(given: Given, found: re.Match[str]) -> dict[str, Any]:
 
 
 def _file(path: Path, common: dict[str, Any]) -> Read:
-    from interhub.hub.supervisor.workflow_file import read_document
+    from interhub.hub.supervisor.document import read_document
 
     content = path.read_bytes()
     if path.suffix in (".yaml", ".yml", ".toml") or _says_kind(content):

@@ -30,7 +30,7 @@ def check(
     except HubNotRunning:
         # Without a hub, all but the agents it names can be looked at.
         from interhub.hub.errors import PlanInvalid
-        from interhub.hub.supervisor.workflow_file import check_plan
+        from interhub.hub.supervisor.plan_check import check_plan
 
         if document.value.get("kind") == "team":
             raise

@@ -179,7 +179,7 @@ def load_plan(shaped: JsonObject) -> Plan:
     """Read a plan that was checked before: a run's input, an agent's endpoint.
 
     Raises:
-        ValueError: it is not one; `workflow_file.check_plan` says where.
+        ValueError: it is not one; `plan_check.check_plan` says where.
     """
     try:
         return Plan.model_validate(shaped)
@@ -263,7 +263,7 @@ def compile_plan(plan: Plan) -> Graph:
 
     Raises:
         PlanCyclic: steps need each other in a circle.
-        KeyError: a step needs one that is not there (`workflow_file.check_plan` finds it first).
+        KeyError: a step needs one that is not there (`plan_check.check_plan` finds it first).
     """
     drafts: list[_Draft] = []
     members: dict[str, tuple[str, ...]] = {}

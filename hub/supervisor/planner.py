@@ -16,8 +16,8 @@ from interhub.registry import Agent, Registry
 from .arguments import text_slot
 from .envelope import mapping, sequence, text
 from .model import CallSpec, CallStep, Plan, input_schema, load_plan
+from .plan_check import check_inputs
 from .router import Need, Router
-from .workflow_file import check_inputs
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,13 +28,13 @@ from .facts import final_fact
 from .interpreter import Interpreter, load_blob, task_of
 from .journal import Fact, Journal
 from .model import Plan
+from .plan_check import check_plan
 from .planner import Planners, agent_workflow, standard_planners, workflow_inputs
 from .records import QuestionRecord, RunRecord
 from .router import Router
 from .run import Answer, Assignment, Event, EventKind, Run, RunState
 from .story import Story, final_kind, view
 from .teams import TEAM, WORKFLOW, SupervisedAdapter, agent_of_document
-from .workflow_file import check_plan
 
 log = structlog.get_logger()
 

@@ -44,9 +44,9 @@ from interhub.registry import Agent, slug
 
 from .envelope import mapping, sequence, text
 from .model import Plan, input_schema
+from .plan_check import check_plan, nearest
 from .router import agents_in_plan, reach
 from .run import Answer, Assignment, Event, EventKind, Run, RunState
-from .workflow_file import check_plan, nearest
 
 TEAM = "team"
 WORKFLOW = "workflow"

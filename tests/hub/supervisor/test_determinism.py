@@ -17,8 +17,8 @@ from interhub.adapters.testing import ScriptedAgent, answer, asked, question, re
 from interhub.hub.errors import QuestionNotFound
 from interhub.hub.supervisor.engine_memory import MemoryEngine, NotDeterministic, Record
 from interhub.hub.supervisor.model import ParallelStep, Plan, SequenceStep, compile_plan, walk
+from interhub.hub.supervisor.plan_check import check_plan
 from interhub.hub.supervisor.run import Answer, Run, RunState
-from interhub.hub.supervisor.workflow_file import check_plan
 from interhub.registry.database import open_database
 from tests.support.supervised import ALICE, supervised
 

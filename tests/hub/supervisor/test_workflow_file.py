@@ -8,9 +8,10 @@ import pytest
 from interhub.adapters.schemas import problems_of
 from interhub.agent_cards import AgentCard, Binding, Capability, Endpoint, Kind
 from interhub.hub.errors import BadRequest, PlanInvalid
+from interhub.hub.supervisor.document import read_document
 from interhub.hub.supervisor.model import plan_schema
+from interhub.hub.supervisor.plan_check import check_inputs, check_plan
 from interhub.hub.supervisor.teams import agent_of_document
-from interhub.hub.supervisor.workflow_file import check_inputs, check_plan, read_document
 from interhub.registry import Agent
 
 
