@@ -204,11 +204,12 @@ class DbosEngine:
         _workflow()
         DBOS(config=config)
         logger = logging.getLogger("dbos")
-        logger.setLevel(logging.ERROR)
+        logger.setLevel(logging.CRITICAL)  # what launching raises is said by who catches it, not by DBOS as well
         logger.addFilter(_is_news)
         DbosEngine._running = self
         # On this loop, so that runs which are taken up share it with the connections they use.
         DBOS.launch()
+        logger.setLevel(logging.ERROR)
 
     async def start(self, run_id: str, given: JsonObject) -> None:
         """Start a run. The same id again changes nothing."""

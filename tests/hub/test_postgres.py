@@ -129,6 +129,17 @@ def test_a_wrong_password_is_said(server: PostgresServer, tmp_path: Path) -> Non
     assert "wrong" not in line
 
 
+def test_a_user_who_may_not_make_the_engines_tables_is_said(server: PostgresServer, tmp_path: Path) -> None:
+    with psycopg.connect(server.url, autocommit=True) as connection:
+        connection.execute("CREATE ROLE small LOGIN")
+        connection.execute("CREATE DATABASE narrow")
+    url = server.url.replace("/postgres?", "/narrow?")
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("GRANT ALL ON SCHEMA public TO small")
+    line = refusal(tmp_path, url.replace("postgres:@", "small:@"))
+    assert line.endswith("the database of `database_url` cannot be used: permission denied for database narrow")
+
+
 def refusal(folder: Path, url: str) -> str:
     """Return the one line of a hub that cannot start on a database."""
     said = cli(folder, {"INTERHUB_DATABASE_URL": url})("serve", "--port", "0")
