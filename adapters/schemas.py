@@ -1,18 +1,25 @@
 """Values against JSON Schema, which strangers wrote: no `$ref` leaves the process, and no answer is long.
 
-A schema is of the dialect that its `$schema` names, else of 2020-12.
+A schema is of the dialect that its `$schema` names, else of 2020-12. What a stranger's schema may cost is bounded: its
+regular expressions run on an engine that takes linear time (what that cannot read is left to the agent, which checks
+its own arguments), it may not refer without end, nor be larger than any that is of use.
 """
 
+import re
 from collections.abc import Callable, Iterator, Mapping
-from functools import cache
+from contextvars import ContextVar
+from functools import cache, lru_cache
 from itertools import islice
 from typing import Any, cast
 
+import orjson
 import structlog
-from jsonschema import Draft202012Validator, SchemaError, ValidationError
+from jsonschema import Draft202012Validator, ValidationError
 from jsonschema.exceptions import UnknownType, best_match  # pyright: ignore[reportUnknownVariableType]  # see below
 from jsonschema.protocols import Validator
 from jsonschema.validators import extend, validator_for  # pyright: ignore[reportUnknownVariableType]  # see below
+from pydantic_core import SchemaError as PatternError
+from pydantic_core import SchemaValidator, core_schema
 from referencing import Registry
 from referencing.exceptions import Unresolvable
 
@@ -22,6 +29,10 @@ MAX_SHOWN = 5
 """Problems that are told of one call's arguments."""
 MAX_WORDS = 300
 """Characters of one problem."""
+MAX_SCHEMA_BYTES = 256 * 1024
+"""A larger schema of a stranger's is not used: checking the schema itself would take seconds."""
+MAX_REFERENCES = 20_000
+"""References that one check follows. A few nested ones stand for billions of steps."""
 
 log = structlog.get_logger()
 
@@ -30,23 +41,27 @@ _best_match = cast("Callable[[Iterator[ValidationError]], ValidationError | None
 _extend = cast("Callable[[type[Validator], Mapping[str, object]], type[Validator]]", extend)  # pyright: ignore[reportUnknownVariableType]
 
 
+_UNUSABLE = (
+    *(Unresolvable, UnknownType, RecursionError, ArithmeticError),
+    *(AttributeError, LookupError, TypeError, ValueError, re.error),
+)
+"""What jsonschema raises over a schema that its metaschema should have refused, or that refers to nothing."""
+_references_left: ContextVar[list[int]] = ContextVar("schema_references_left")
+
+
 class ArgumentCheck:
     """Checks arguments against one schema, compiled once; a schema that cannot be used lets all pass.
 
-    An agent's regular expressions are not run here, where they could stop the hub: the agent runs its own. `trusted`
-    says that the schema is our own. `label` names the tool in the log.
+    `trusted` says that the schema is our own. `label` names the tool in the log.
     """
 
     def __init__(self, schema: JsonObject, *, label: str, trusted: bool = False) -> None:
         self._label = label
         self._validator: Validator | None = None
-        kind = _kind(schema)
-        try:
-            kind.check_schema(dict(schema))
-        except SchemaError as error:
-            log.warning("tool_schema_invalid", tool=label, why=error.message)
+        if why := schema_problem(schema):
+            log.warning("tool_schema_invalid", tool=label, why=why)
             return
-        self._validator = _compiled(kind if trusted else _without_patterns(kind), schema)
+        self._validator = _compiled(_kind(schema, trusted=trusted), schema)
 
     def problem(self, arguments: JsonObject) -> str:
         """Return what is most wrong with the arguments, after its place; empty when nothing is."""
@@ -62,33 +77,52 @@ class ArgumentCheck:
         if self._validator is None:
             return []
         try:
-            return list(islice(self._validator.iter_errors(arguments), limit))
-        except (Unresolvable, UnknownType, RecursionError) as error:
+            return _found(self._validator, arguments, limit=limit)
+        except _UNUSABLE as error:
             log.warning("tool_schema_unusable", tool=self._label, why=f"{type(error).__name__}: {error}"[:MAX_WORDS])
             return []
 
 
-def problems_of(value: Json, schema: JsonObject) -> tuple[str, ...]:
-    """Return what is wrong with a value by a schema, each after its place; nothing when it fits."""
+def problems_of(value: Json, schema: JsonObject, *, trusted: bool = False) -> tuple[str, ...]:
+    """Return what is wrong with a value by a schema, each after its place; nothing when it fits.
+
+    `trusted` says that the schema is not an agent's: its regular expressions are run as they are.
+    """
     try:
-        found = list(_compiled(_kind(schema), schema).iter_errors(value))
+        found = _found(_compiled(_kind(schema, trusted=trusted), schema), value, limit=None)
     except Unresolvable as error:
         return (f"the schema refers to {error.ref!r}, which is outside it",)
+    except _UNUSABLE as error:
+        return (f"the schema cannot be used: {str(error)[:MAX_WORDS]}",)
     return tuple(f"{place}: {_words(error)}" if (place := _place(error)) else _words(error) for error in found)
 
 
 def schema_problem(schema: JsonObject) -> str:
     """Return what is wrong with a schema itself; empty when it is one."""
     try:
-        _kind(schema).check_schema(dict(schema))
-    except SchemaError as error:
-        where = ".".join(str(part) for part in error.absolute_path)
-        return f"not a JSON Schema{f' at {where}' if where else ''}: {error.message}"
-    return ""
+        if len(orjson.dumps(schema, default=dict)) > MAX_SCHEMA_BYTES:
+            return f"a schema may have {MAX_SCHEMA_BYTES // 1024} KiB"
+        kind = _kind(schema, trusted=True)
+        error = next(iter(_kind(kind.META_SCHEMA, trusted=False)(kind.META_SCHEMA).iter_errors(dict(schema))), None)
+    except _UNUSABLE as failure:
+        return f"not a JSON Schema: {type(failure).__name__}: {str(failure)[:MAX_WORDS]}"
+    if error is None:
+        return ""
+    where = ".".join(str(part) for part in error.absolute_path)
+    return f"not a JSON Schema{f' at {where}' if where else ''}: {error.message[:MAX_WORDS]}"
 
 
-def _kind(schema: JsonObject) -> type[Validator]:
-    return validator_for(dict(schema), default=Draft202012Validator)
+def _found(validator: Validator, value: Json, *, limit: int | None) -> list[ValidationError]:
+    token = _references_left.set([MAX_REFERENCES])
+    try:
+        return list(islice(validator.iter_errors(value), limit))
+    finally:
+        _references_left.reset(token)
+
+
+def _kind(schema: Mapping[str, Any], *, trusted: bool) -> type[Validator]:
+    kind = validator_for(dict(schema), default=Draft202012Validator)
+    return kind if trusted else _bounded(kind)
 
 
 def _compiled(kind: type[Validator], schema: JsonObject) -> Validator:
@@ -97,14 +131,87 @@ def _compiled(kind: type[Validator], schema: JsonObject) -> Validator:
 
 
 @cache
-def _without_patterns(kind: type[Validator]) -> type[Validator]:
-    return _extend(kind, {"pattern": _left_to_the_agent})
+def _bounded(kind: type[Validator]) -> type[Validator]:
+    """Return a dialect without what makes a few lines of schema, or a long value, stop the hub."""
+    known = cast("Mapping[str, Callable[..., Iterator[ValidationError]]]", kind.VALIDATORS)
+    ours: dict[str, object] = {
+        "pattern": _pattern,
+        "patternProperties": _pattern_properties,
+        "additionalProperties": _additional_properties(known["additionalProperties"]),
+        "uniqueItems": _unique_items,
+        "unevaluatedProperties": _left_to_the_agent,  # runs the patterns of everything below it
+        **{name: _counted(known[name]) for name in ("$ref", "$dynamicRef", "$recursiveRef") if name in known},
+    }
+    return _extend(kind, ours)
 
 
-def _left_to_the_agent(
-    validator: object, pattern: object, instance: object, schema: object
-) -> Iterator[ValidationError]:
+def _counted(follow: Callable[..., Iterator[ValidationError]]) -> object:
+    def counted(validator: Any, reference: Any, instance: Any, schema: Any) -> Iterator[ValidationError]:
+        left = _references_left.get(None)
+        if left is not None:
+            left[0] -= 1
+            if left[0] < 0:
+                raise ValueError(f"it refers to itself more than {MAX_REFERENCES} times over one value")
+        yield from follow(validator, reference, instance, schema)
+
+    return counted
+
+
+def _pattern(validator: Any, pattern: Any, instance: Any, schema: Any) -> Iterator[ValidationError]:
+    if isinstance(instance, str) and _matches(pattern, instance) is False:
+        yield ValidationError(f"{instance!r} does not match {pattern!r}")
+
+
+def _pattern_properties(validator: Any, patterns: Any, instance: Any, schema: Any) -> Iterator[ValidationError]:
+    if isinstance(instance, Mapping):
+        fields = cast("Mapping[str, Any]", instance)
+        for pattern, inner in cast("Mapping[str, Any]", patterns).items():
+            for name, value in fields.items():
+                if _matches(pattern, name):
+                    yield from validator.descend(value, inner, path=name, schema_path=pattern)
+
+
+def _additional_properties(standard: Callable[..., Iterator[ValidationError]]) -> object:
+    def additional(validator: Any, allowed: Any, instance: Any, schema: Any) -> Iterator[ValidationError]:
+        patterns = list(schema.get("patternProperties", ()))
+        if patterns and isinstance(instance, Mapping):
+            fields = cast("Mapping[str, Any]", instance)
+            # A pattern that we cannot run may be the one that a name matches.
+            instance = {
+                name: value
+                for name, value in fields.items()
+                if all(_matches(pattern, name) is False for pattern in patterns)
+            }
+            schema = {key: value for key, value in schema.items() if key != "patternProperties"}
+        yield from standard(validator, allowed, instance, schema)
+
+    return additional
+
+
+def _unique_items(validator: Any, wanted: Any, instance: Any, schema: Any) -> Iterator[ValidationError]:
+    if wanted and isinstance(instance, list):
+        items = cast("list[object]", instance)
+        if len({orjson.dumps(item, option=orjson.OPT_SORT_KEYS) for item in items}) < len(items):
+            yield ValidationError("it holds the same item twice")
+
+
+def _left_to_the_agent(validator: Any, keyword: Any, instance: Any, schema: Any) -> Iterator[ValidationError]:
     return iter(())
+
+
+def _matches(pattern: object, text: str) -> bool | None:
+    """Whether a stranger's pattern is found in a text; None where we cannot tell."""
+    matcher = _matcher(pattern) if isinstance(pattern, str) else None
+    return None if matcher is None else matcher.isinstance_python(text)
+
+
+@lru_cache(maxsize=256)
+def _matcher(pattern: str) -> SchemaValidator | None:
+    # Rust's engine takes linear time. It has no lookaround and no backreferences, and refuses what compiles to much.
+    try:
+        return SchemaValidator(core_schema.str_schema(pattern=pattern, regex_engine="rust-regex"))
+    except PatternError:
+        return None
 
 
 def _place(error: ValidationError, *, root: str = "") -> str:

@@ -80,7 +80,7 @@ def check_inputs(plan: Plan, inputs: JsonObject, *, source: str = "the inputs") 
         for name, one in properties.items():
             if isinstance(one, Mapping) and "default" in one:
                 filled.setdefault(name, one["default"])
-    if problems := problems_of(filled, schema):
+    if problems := problems_of(filled, schema, trusted=True):
         names = ", ".join(properties) if isinstance(properties, Mapping) and properties else "nothing"
         raise BadRequest(f"{source} do not fit: {'; '.join(problems[:5])}", f"the workflow takes {names}")
     return filled
