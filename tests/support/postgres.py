@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import mkdtemp
 
+import psycopg
+
 
 @dataclass(frozen=True, kw_only=True)
 class PostgresServer:
@@ -34,6 +36,9 @@ def postgres_server() -> Generator[PostgresServer]:
     data = Path(mkdtemp(prefix="interhub-pg-", dir="/tmp"))
     server = get_server(data, cleanup_mode="delete")
     try:
+        with psycopg.connect(server.get_uri(), autocommit=True) as connection:
+            connection.execute("ALTER SYSTEM SET fsync = off")  # no test pulls the plug; the disk is not what we test
+            connection.execute("SELECT pg_reload_conf()")
         yield PostgresServer(url=server.get_uri(), data=data, stop=server.stop, start=server.ensure_postgres_running)
     finally:
         server.cleanup()
