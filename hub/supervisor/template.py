@@ -3,16 +3,17 @@
 A template that is exactly one expression, `{{ steps.look.data }}`, gives the value itself; any other gives text.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, wraps
 from typing import Any, cast
 
 import orjson
 from jinja2 import StrictUndefined, Template, TemplateError, TemplateSyntaxError, nodes
 from jinja2.environment import TemplateExpression
 from jinja2.exceptions import SecurityError
+from jinja2.filters import do_batch, do_round, sync_do_slice
 from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
@@ -22,6 +23,13 @@ MAX_TEMPLATE_CHARS = 64 * 1024
 MAX_OUTPUT_CHARS = 1024 * 1024
 MAX_LOOP_TURNS = 100_000
 """For all loops of one rendering together."""
+MAX_VALUE_SIZE = 4 * 1024 * 1024
+"""Bytes, about, of one value on the way, with what it holds written out however often it is the same."""
+MAX_WORK = 16 * 1024 * 1024
+"""Sizes of all values that one rendering makes, together."""
+_MEMBER = 8
+_MOST_PARTS = 10_000
+_MOST_DIGITS = 20
 
 _ROOTS = frozenset({"inputs", "goal", "steps"})
 
@@ -45,7 +53,19 @@ _TEXT_METHODS = frozenset(
     | {"strip", "swapcase", "title", "upper"}
 )
 
+_METHODS: Mapping[type, frozenset[str]] = {
+    str: _TEXT_METHODS,
+    bytes: frozenset(),
+    int: frozenset(),  # to_bytes makes a text of any length
+    float: frozenset(),
+    list: frozenset({"count", "index"}),
+    tuple: frozenset({"count", "index"}),
+    dict: frozenset({"get", "items", "keys", "values"}),
+}
+"""What may be called on values; what is not a value (a loop, a macro) is the sandbox's to judge."""
+
 _turns: ContextVar[list[int]] = ContextVar("template_loop_turns")
+_work: ContextVar[list[int]] = ContextVar("template_work")
 
 
 class TemplateFailed(Exception):
@@ -83,9 +103,15 @@ class _Environment(ImmutableSandboxedEnvironment):
                 raise SecurityError("numbers of a template end at 1e300")
         elif operator != "+":
             raise SecurityError(f"{operator} is for numbers only, in a template")
-        elif isinstance(left, str | list) and isinstance(right, str | list):
-            _check_size(len(cast("Sized", left)) + len(cast("Sized", right)))
+        elif isinstance(left, str) and isinstance(right, str):
+            _check_size(len(left) + len(right))
+        else:  # lists: measured first, as a sum may hold the same large list many times
+            _paid([left, right])
         return super().call_binop(context, operator, left, right)
+
+    def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # as jinja2 names them
+        _paid(getattr(__obj, "__self__", None))
+        return _paid(super().call(__context, __obj, *args, **kwargs))
 
     def wrap_str_format(self, value: Any) -> Any:
         # The sandbox makes format safe to look with, but '{:1000000000}'.format(1) is still a gigabyte.
@@ -95,14 +121,72 @@ class _Environment(ImmutableSandboxedEnvironment):
 
     def is_safe_callable(self, obj: Any) -> bool:
         owner = getattr(obj, "__self__", None)
-        if isinstance(owner, str | bytes):
-            return getattr(obj, "__name__", "") in _TEXT_METHODS
+        for kind, methods in _METHODS.items():
+            if isinstance(owner, kind):
+                return getattr(obj, "__name__", "") in methods
         return super().is_safe_callable(obj)
 
 
 def _check_size(size: int) -> None:
     if size > MAX_OUTPUT_CHARS:
         raise SecurityError(f"a text in a template may have {MAX_OUTPUT_CHARS} characters")
+
+
+def _paid(value: Any) -> Any:
+    """Return a value that was made, having counted its size: ten nested lists of ten names each are 10^10 texts."""
+    size = 0
+    waiting: list[object] = [value]
+    left = _work.get()
+    while waiting:
+        here = waiting.pop()
+        size += _MEMBER
+        if isinstance(here, str | bytes):
+            size += len(here)
+        elif isinstance(here, Mapping):
+            items = cast("Mapping[object, object]", here)
+            waiting.extend(items.keys())
+            waiting.extend(items.values())
+        elif isinstance(here, list | tuple):
+            waiting.extend(cast("Sequence[object]", here))
+        if size + len(waiting) * _MEMBER > min(MAX_VALUE_SIZE, left[0]):
+            raise SecurityError("its values are too large, or too many")
+    left[0] -= size
+    return value
+
+
+def _paying(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a filter whose text, and result, are counted."""
+
+    @wraps(function)
+    def paying(*args: Any, **kwargs: Any) -> Any:
+        for arg in args:
+            if isinstance(arg, str):
+                _paid(arg)
+        return _paid(function(*args, **kwargs))
+
+    return paying
+
+
+def _few(number: int, most: int) -> int:
+    if abs(number) > most:
+        raise SecurityError(f"{number} is too many here: at most {most}")
+    return number
+
+
+def _batch(value: Iterable[object], linecount: int, fill_with: object = None) -> Iterator[list[object]]:
+    return do_batch(value, _few(linecount, _MOST_PARTS), fill_with)
+
+
+def _slice(value: Iterable[object], slices: int, fill_with: object = None) -> Iterator[list[object]]:
+    return sync_do_slice(cast("Any", list(_bounded(value))), _few(slices, _MOST_PARTS), fill_with)
+
+
+def _round(value: float, precision: int = 0, method: Any = "common") -> float:
+    return do_round(value, _few(precision, _MOST_DIGITS), method)
+
+
+def _made(value: object) -> object:
+    return value
 
 
 def _bounded(values: Iterable[object]) -> Iterator[object]:
@@ -148,7 +232,10 @@ def _environment() -> _Environment:
     for name in _BANNED_GLOBALS:
         environment.globals.pop(name, None)
     filters: dict[str, Any] = environment.filters
-    filters |= {"bounded": _bounded, "concat": _concat, "join": _join, "replace": _replace, "tojson": _json}
+    filters |= {"concat": _concat, "join": _join, "replace": _replace, "tojson": _json, "made": _made}
+    filters |= {"batch": _batch, "slice": _slice, "round": _round}
+    filters |= {name: _paying(function) for name, function in filters.items()}
+    filters["bounded"] = _bounded
     return environment
 
 
@@ -186,7 +273,7 @@ def render(template: str, values: Mapping[str, object]) -> Json:
     Raises:
         TemplateFailed: something it looks up is not there, it costs too much, or its value is not JSON.
     """
-    token = _turns.set([MAX_LOOP_TURNS])
+    token, work = _turns.set([MAX_LOOP_TURNS]), _work.set([MAX_WORK])
     try:
         program = _compiled(template)
         if isinstance(program, TemplateExpression):
@@ -208,6 +295,7 @@ def render(template: str, values: Mapping[str, object]) -> Json:
         raise TemplateFailed(f"{type(error).__name__}: {error}") from error
     finally:
         _turns.reset(token)
+        _work.reset(work)
 
 
 def render_all(value: Json, values: Mapping[str, object]) -> Json:
@@ -282,17 +370,24 @@ def _bound_costs(tree: nodes.Node) -> None:
         loop.iter = _filtered(loop.iter, "bounded")
     for node in [tree, *tree.find_all(nodes.Node)]:
         for name, value in list(node.iter_fields()):
-            if isinstance(value, nodes.Concat):
-                setattr(node, name, _filtered(nodes.List(value.nodes, lineno=value.lineno), "concat"))
-            elif isinstance(value, list):
+            if isinstance(value, list):
                 items = cast("list[object]", value)
-                items[:] = [
-                    _filtered(nodes.List(item.nodes, lineno=item.lineno), "concat")
-                    if isinstance(item, nodes.Concat)
-                    else item
-                    for item in items
-                ]
+                items[:] = [_costed(item) for item in items]
+            else:
+                setattr(node, name, _costed(value))
     tree.set_environment(_ENVIRONMENT)
+
+
+def _costed(value: Any) -> Any:
+    match value:
+        case nodes.Concat():
+            return _filtered(nodes.List(value.nodes, lineno=value.lineno), "concat")
+        case nodes.List() | nodes.Dict():
+            return _filtered(value, "made")
+        case nodes.Tuple() if value.ctx == "load":
+            return _filtered(value, "made")
+        case _:
+            return value
 
 
 def _filtered(value: nodes.Node, name: str) -> nodes.Filter:

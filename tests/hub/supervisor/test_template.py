@@ -65,6 +65,19 @@ def test_one_expression_gives_its_value_and_anything_else_text(template: str, va
         "{% set a = goal %}" + "{% set a = a ~ a %}" * 60 + "{{ a }}",
         "{% set a = goal %}" + "{% set a = a + a %}" * 60 + "{{ a }}",
         "{% set a = [goal] %}" + "{% set a = [a|join, a|join]|list %}" * 60 + "{{ a }}",
+        "{{ (1).to_bytes(900000000, 'big')|length }}",
+        "{{ [1]|batch(300000000, 'x')|list }}",
+        "{{ [1]|slice(100000000)|list }}",
+        "{{ 2|round(30000000, 'ceil') }}",
+        "{% set a = [1] %}" + "{% set a = [a, a, a, a] %}" * 30 + "{{ a }}",
+        "{% set a = [1] %}" + "{% set a = [a, a, a, a] %}" * 30 + "{{ a|tojson|length }}",
+        "{% set a = [1] %}" + "{% set a = {'x': a, 'y': a} %}" * 60 + "{{ a == 1 }}",
+        "{% set a = [1] %}" + "{% set a = dict(x=a, y=a) %}" * 60 + "{{ a|string|length }}",
+        "{% set a = (1,) %}" + "{% set a = a + a %}" * 40 + "{{ a|length }}",
+        "{% set a = goal %}" + "{% set a = a + a %}" * 16 + "{{ range(90000)|map('replace', '1', a)|list|length }}",
+        "{% set a = goal %}"
+        + "{% set a = a + a %}" * 16
+        + "{% for i in range(99999) %}{% if a|upper == a.lower() %}x{% endif %}{% endfor %}",
     ],
 )
 def test_what_is_missing_forbidden_or_costly_fails_at_once(template: str) -> None:
