@@ -16,8 +16,8 @@ setup-dev:  ## The same, and what its tests need
 demo: setup  ## A goal carried out by LangGraph, CrewAI, an A2A agent and an MCP server (ARGS=--once ends by itself)
 	@.venv/bin/python examples/demo/demo.py $(ARGS)
 
-test: setup-dev  ## Every test (ARGS="tests/hub -k name" runs some)
-	@.venv/bin/python -m pytest $(ARGS)
+test: setup-dev  ## Every test, two at a time (ARGS="tests/hub -k name" runs some, one at a time)
+	@.venv/bin/python -m pytest $(or $(ARGS),-n 2)
 
 lint: setup-dev  ## Style and import rules
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/lint-imports --no-cache
