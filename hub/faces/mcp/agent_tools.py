@@ -21,7 +21,7 @@ from .agent_wire import OURS, Context, said
 from .calls import DirectCalls
 from .content import SKILL_OUTPUT_SCHEMA, error_result, skill_result, tool_result
 from .server import ChangingServer
-from .turn import Turn
+from .turn import Turn, principal_of
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _OFFERED = (Kind.SKILL, Kind.TOOL)
@@ -54,7 +54,8 @@ class AgentTools:
             get_tool_input_schema=self._input_schema,
         )
         self.server.add_notification_handler("notifications/initialized", types.NotificationParams, self._greeted)
-        security = RequestStateSecurity(keys=[state_key])
+        # Bound to the principal here: the SDK's own way looks for a token that only its own middleware sets.
+        security = RequestStateSecurity(keys=[state_key], bind_principal=_principal_key)
         self.server.middleware.append(RequestStateBoundary(security, default_audience=f"{agent.tenant}/{agent.id}"))
 
     async def update(self, agent: Agent) -> None:
@@ -114,6 +115,10 @@ class AgentTools:
         if check is None:
             check = self._checks[name] = ArgumentCheck(capability.input_schema, label=name)
         return check
+
+
+def _principal_key(ctx: Context) -> str:
+    return principal_of(ctx).key
 
 
 def tool_names(agent: Agent) -> dict[str, Capability]:

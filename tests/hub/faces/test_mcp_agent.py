@@ -399,3 +399,30 @@ async def test_tools_change_with_the_agent_and_go_with_it() -> None:
             hub.remove("writer")
             with pytest.raises(MCPError):
                 await modern.list_tools()
+
+
+async def test_a_sealed_state_belongs_to_whoever_was_asked() -> None:
+    agent = ScriptedAgent("asker").on(
+        "book", InputRequired(question=(TextPart(text="Which city?"),)), Completed(parts=(TextPart(text="booked"),))
+    )
+    adapter = ScriptedAdapter(agent)
+    endpoint = Endpoint(binding=Binding.LOCAL, url="scripted:asker")
+    async with small_hub({"scripted": adapter}) as (hub, address):
+        await hub.add("asker", "scripted", endpoint, await adapter.describe(endpoint))
+        url, person = f"{address}/agents/asker/mcp", Person()
+        async with (
+            client(url, "auto", person=person, name="ann") as ann,
+            client(url, "auto", person=person, name="bob") as bob,
+        ):
+            rounds = await ann.session.call_tool("book", {"message": "x"}, allow_input_required=True)
+            assert isinstance(rounds, t.InputRequiredResult)
+            for who, session in (("bob", bob.session), ("ann", ann.session)):
+                answers: Any = {"question": t.ElicitResult(action="accept", content={"answer": "Rome"})}
+                again = session.call_tool(
+                    "book", {"message": "x"}, request_state=rounds.request_state, input_responses=answers
+                )
+                if who == "bob":
+                    with pytest.raises(MCPError, match="Invalid or expired requestState"):
+                        await again
+                else:
+                    assert "booked" in text(await again)
