@@ -1,6 +1,8 @@
 """The REST face: agents, runs and direct calls under `/api`, its OpenAPI document, and the probes."""
 
+import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 from pydantic import TypeAdapter
@@ -8,7 +10,7 @@ from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.responses import Response
 from starlette.routing import BaseRoute
 
-from interhub.adapters import Principal
+from interhub.adapters import InputRequired, Principal
 from interhub.hub.discovery import FromDocument
 from interhub.hub.errors import BadRequest
 from interhub.hub.faces.http import note, while_connected
@@ -29,6 +31,7 @@ from .bodies import (
     SubmitRun,
 )
 from .operations import Asked, Operation, json_bytes, json_response, openapi
+from .state import StateSeal
 
 Readiness: TypeAlias = Callable[[], Awaitable[Mapping[str, str]]]
 """Returns what is not ready, and why; nothing when all is."""
@@ -41,17 +44,17 @@ _AGENT = (404,)
 _REACH = (403, 404, 502, 504)
 
 
-def rest_routes(hub: Hub, *, readiness: Readiness) -> list[BaseRoute]:
-    """Return the routes of the REST face.
+def rest_routes(hub: Hub, *, readiness: Readiness, state_key: bytes | None = None) -> list[BaseRoute]:
+    """Return the routes of the REST face. `state_key` (32 bytes) seals what callers keep between question and answer.
 
     They need `interhub.hub.faces.http.Entrance` around the application, which names the caller.
     """
-    return [operation.route() for operation in operations(hub, readiness=readiness)]
+    return [operation.route() for operation in operations(hub, readiness=readiness, state_key=state_key)]
 
 
-def operations(hub: Hub, *, readiness: Readiness) -> list[Operation[Any, Any]]:
+def operations(hub: Hub, *, readiness: Readiness, state_key: bytes | None = None) -> list[Operation[Any, Any]]:
     """Return all that can be asked."""
-    agents, runs = _Agents(hub), _Runs(hub)
+    agents, runs = _Agents(hub, StateSeal(state_key or secrets.token_bytes(32))), _Runs(hub)
     listed: list[Operation[Any, Any]] = [*agents.operations(), *runs.operations(), *_probes(hub, readiness)]
 
     async def document(asked: Asked[None, None]) -> Response:
@@ -73,8 +76,9 @@ def operations(hub: Hub, *, readiness: Readiness) -> list[Operation[Any, Any]]:
 class _Agents:
     """Who exists, who can do what, and the direct path to them."""
 
-    def __init__(self, hub: Hub) -> None:
+    def __init__(self, hub: Hub, seal: StateSeal) -> None:
         self._hub = hub
+        self._seal = seal
 
     def operations(self) -> list[Operation[Any, Any]]:
         return [
@@ -174,19 +178,26 @@ class _Agents:
         return json_response(agent_shape(await self._hub.refresh_agent(asked.principal, asked.path("agent_id"))))
 
     async def call(self, asked: Asked[CallAgent, None]) -> Response:
-        body = asked.body
+        body, principal, agent_id = asked.body, asked.principal, asked.path("agent_id")
+        resume = body.read_resume()
+        if resume is not None:
+            state = self._seal.open(resume.state, principal=principal, agent_id=agent_id)
+            resume = replace(resume, state=state)
         outcome = await self._hub.call(
-            asked.principal,
-            asked.path("agent_id"),
+            principal,
+            agent_id,
             body.capability,
             kind=body.kind,
             arguments=body.arguments,
             message=body.read_message(),
-            resume=body.read_resume(),
+            resume=resume,
             context_id=body.context_id,
             idempotency_key=body.idempotency_key,
             timeout_s=body.timeout_s,
         )
+        if isinstance(outcome, InputRequired):
+            kept = self._seal.seal(outcome.state, principal=principal, agent_id=agent_id)
+            outcome = replace(outcome, state=kept)
         return json_response(outcome_shape(outcome))
 
     async def find(self, asked: Asked[None, FindQuery]) -> Response:

@@ -162,6 +162,25 @@ async def test_a_question_of_a_call_is_answered_with_its_state(site: Site) -> No
     assert (taken.answer, taken.state) == ((TextPart(text="the red one"),), {"at": 1})
 
 
+async def test_the_state_of_a_question_is_taken_back_from_its_owner_only(site: Site) -> None:
+    asks = InputRequired(question=(TextPart(text="Which?"),), state={"taskId": "1"})
+    site.clerk.on("stamp", *[asks] * 8)
+    await site.client.post("/api/agents/clerk/refresh")
+    first = await site.client.post("/api/agents/clerk/call", json={"capability": "stamp"})
+    given = first.json()["state"]
+    before = len(site.clerk.calls)
+    made_up: list[Json] = [{"taskId": "1"}, given[:-4] + "AAAA", "", "?", given + "é"]
+    for key, state in [("bob-key", given), *(("alice-key", each) for each in made_up)]:
+        body = {"capability": "stamp", "resume": {"text": "x", "state": state}}
+        headers = {"Authorization": f"Bearer {key}"}
+        answer = await site.client.post("/api/agents/clerk/call", json=body, headers=headers)
+        assert (answer.status_code, answer.json()["code"]) == (400, "INVALID_PARAMS")
+    body = {"capability": "add", "resume": {"text": "x", "state": given}}
+    assert (await site.client.post("/api/agents/tools/call", json=body)).status_code == 400  # another agent's
+    assert len(site.clerk.calls) == before
+    assert not site.tools.calls
+
+
 @pytest.mark.parametrize(
     ("failure", "status", "code"),
     [
