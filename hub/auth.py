@@ -3,7 +3,7 @@
 import hmac
 import ipaddress
 import os
-from collections.abc import Iterable
+from collections.abc import Mapping
 from hashlib import sha256
 
 from interhub.adapters import Principal
@@ -13,7 +13,7 @@ from .errors import SettingsInvalid, Unauthenticated
 from .settings import Settings
 
 LOCAL = Principal(subject="local")
-"""The holder of the hub's own key. Until there are users, every accepted key is this one."""
+"""The holder of the hub's own key."""
 
 
 def key_hash(key: str) -> str:
@@ -21,12 +21,17 @@ def key_hash(key: str) -> str:
     return sha256(key.encode()).hexdigest()
 
 
+def holder(digest: str) -> Principal:
+    """Return the principal of a further key, by its hash: each is a subject of its own, with its own runs."""
+    return Principal(subject=f"key-{digest[:12]}")
+
+
 class ApiKeys:
     """Checks API keys. Only their hashes are kept in memory."""
 
-    def __init__(self, *, accepted: Iterable[str] = (), home: DataDir | None = None) -> None:
-        """`accepted` are hashes (`key_hash`); with `home`, the key kept there is accepted too, as it stands now."""
-        self._accepted = frozenset(accepted)
+    def __init__(self, *, accepted: Mapping[str, Principal] | None = None, home: DataDir | None = None) -> None:
+        """`accepted` are principals by hash (`key_hash`); with `home`, the key kept there is LOCAL's, as it stands."""
+        self._accepted = dict(accepted or {})
         self._home = home
         self._version: tuple[int, int, int] | None = None
         self._home_hash = ""
@@ -39,10 +44,11 @@ class ApiKeys:
         """
         given = key_hash(key)
         # Every hash is compared, so that the time taken tells nothing.
-        matches = [hmac.compare_digest(given, known) for known in (*self._accepted, self._key_at_home())]
-        if not key or not any(matches):
+        known = [*self._accepted.items(), (self._key_at_home(), LOCAL)]
+        found = [principal for digest, principal in known if hmac.compare_digest(given, digest)]
+        if not key or not found:
             raise Unauthenticated
-        return LOCAL
+        return found[-1]
 
     def principal_of_header(self, authorization: str, api_key: str = "") -> Principal:
         """Return the caller of a request by its `Authorization: Bearer KEY`, or else its `X-API-Key`.
@@ -71,9 +77,9 @@ class ApiKeys:
 
 def api_keys(settings: Settings, home: DataDir) -> ApiKeys:
     """Return the keys that the settings accept: with `auth.key` set, not the one in the data directory."""
-    accepted = set(settings.auth.key_hashes)
+    accepted = {digest: holder(digest) for digest in settings.auth.key_hashes}
     if settings.auth.key is not None:
-        accepted.add(key_hash(settings.auth.key.get_secret_value()))
+        accepted[key_hash(settings.auth.key.get_secret_value())] = LOCAL
     return ApiKeys(accepted=accepted, home=None if settings.auth.key is not None else home)
 
 

@@ -81,7 +81,9 @@ class Auth(Section):
         default=None, min_length=20, description="API key that is accepted instead of the one in the data directory."
     )
     key_hashes: tuple[str, ...] = Field(
-        default=(), description="SHA-256 digests (64 hex digits each) of further API keys that are accepted."
+        default=(),
+        description="SHA-256 digests (64 hex digits each) of further API keys that are accepted, each as a "
+        "subject of its own: it shares the agents, and has its own runs.",
     )
 
     @field_validator("key_hashes")

@@ -66,10 +66,22 @@ def test_a_key_in_the_settings_takes_the_place_of_the_one_at_home(tmp_path: Path
 def test_keys_given_by_their_hashes_are_accepted_besides(tmp_path: Path) -> None:
     home = _home(tmp_path)
     keys = api_keys(Settings(data_dir=tmp_path, auth=Auth(key_hashes=(key_hash(CHOSEN),))), home)
-    keys.principal(CHOSEN)
-    keys.principal(home.key())
+    assert keys.principal(CHOSEN).key == f"default/key-{key_hash(CHOSEN)[:12]}"
+    assert keys.principal(home.key()).key == "default/local"
     with pytest.raises(Unauthenticated):
         keys.principal(key_hash(CHOSEN))
+
+
+def test_each_further_key_is_a_subject_of_its_own(tmp_path: Path) -> None:
+    other = "ih_" + "d" * 43
+    hashes = (key_hash(CHOSEN), key_hash(other))
+    keys = api_keys(Settings(data_dir=tmp_path, auth=Auth(key_hashes=hashes)), _home(tmp_path))
+    assert len({keys.principal(key).subject for key in (CHOSEN, other)}) == 2
+
+
+def test_the_hub_s_own_key_is_local_also_where_its_hash_is_listed(tmp_path: Path) -> None:
+    auth = Auth(key=SecretStr(CHOSEN), key_hashes=(key_hash(CHOSEN),))
+    assert api_keys(Settings(data_dir=tmp_path, auth=auth), _home(tmp_path)).principal(CHOSEN).subject == "local"
 
 
 def test_a_hash_that_is_none_is_refused() -> None:
