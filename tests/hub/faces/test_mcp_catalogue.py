@@ -128,5 +128,7 @@ def test_an_agents_schema_cannot_harm_the_hub() -> None:
     endless: JsonObject = {"$ref": "#"}
     slow: JsonObject = {"type": "object", "properties": {"a": {"type": "string", "pattern": "^(a+)+$"}}}
     invalid: JsonObject = {"type": 5}
-    for schema in (remote, endless, slow, invalid):
-        assert ArgumentCheck(schema, label="t").problems({"a": "a" * 40 + "!"}) == ""
+    given: JsonObject = {"a": "a" * 40 + "!"}
+    for schema in (remote, endless, invalid):
+        assert ArgumentCheck(schema, label="t").problems(given) == ""
+    assert "does not match" in ArgumentCheck(slow, label="t").problems(given)
