@@ -22,8 +22,11 @@ MAX_LINE_BYTES = 64 * 1024 * 1024
 _GRACE_S = 2.0
 """How long the process may take to end by itself once its input is closed (MCP 2025-11-25, lifecycle, shutdown)."""
 _TERM_S = 2.0
+_LINE_BYTES = 4096
 _POLL_S = 0.02
 _TAIL_LINES = 12
+_SECRET_CHARS = 8
+"""Shorter values of the environment are flags and names, and would be struck out of ordinary words."""
 
 log = structlog.get_logger()
 
@@ -34,6 +37,7 @@ class StdioServer:
     def __init__(self, command: Sequence[str], *, env: Mapping[str, str], cwd: str | Path | None, label: str) -> None:
         self._command = list(command)
         self._env = {**get_default_environment(), **env}
+        self._secrets = tuple(value for value in env.values() if len(value) >= _SECRET_CHARS)
         self._cwd = cwd
         self._label = label
         self._tail: deque[str] = deque(maxlen=_TAIL_LINES)
@@ -122,34 +126,38 @@ class StdioServer:
     ) -> None:
         stdout = process.stdout
         assert stdout is not None
-        buffer = bytearray()
+        begun: list[bytes] = []  # of a line whose end has not come
+        size = 0
         with suppress(anyio.ClosedResourceError, anyio.BrokenResourceError, ConnectionError):
             async with received:
                 async for chunk in stdout:
-                    buffer += chunk
-                    *lines, rest = buffer.split(b"\n")
-                    buffer = bytearray(rest)
-                    for line in lines:
-                        if line.strip() and (message := self._parse(line)) is not None:
-                            await received.send(message)
-                    if len(buffer) > MAX_LINE_BYTES:
-                        self._note_garbage(bytes(buffer[:200]))
+                    first, *more = chunk.split(b"\n")
+                    begun.append(first)
+                    size += len(first)
+                    if more:
+                        lines = [b"".join(begun), *more[:-1]]
+                        begun, size = [more[-1]], len(more[-1])
+                        for line in lines:
+                            if line.strip() and (message := self._parse(line)) is not None:
+                                await received.send(message)
+                    if size > MAX_LINE_BYTES:
+                        self._note_garbage(b"".join(begun)[:200])
                         break
         # The session is gone: keep the pipe empty, so that the process can get to its end.
         with suppress(anyio.ClosedResourceError, anyio.BrokenResourceError, ConnectionError, anyio.EndOfStream):
             while True:
                 await stdout.receive()
 
-    def _parse(self, line: bytes | bytearray) -> SessionMessage | None:
+    def _parse(self, line: bytes) -> SessionMessage | None:
         try:
-            return SessionMessage(jsonrpc_message_adapter.validate_json(bytes(line), by_name=False))
+            return SessionMessage(jsonrpc_message_adapter.validate_json(line, by_name=False))
         except ValueError:
-            self._note_garbage(bytes(line))
+            self._note_garbage(line)
             return None
 
     def _note_garbage(self, line: bytes) -> None:
         self._garbage_lines += 1
-        text = line[:200].decode("utf-8", "replace").strip()
+        text = self._shown(line[:1000])[:200]
         self._garbage = self._garbage or text
         if self._garbage_lines == 1:
             log.warning("mcp_stdout_garbage", agent=self._label, line=text)
@@ -163,12 +171,19 @@ class StdioServer:
                 *lines, rest = (rest + chunk).split(b"\n")
                 rest = rest[-4096:]
                 for line in lines:
-                    text = line[:500].decode("utf-8", "replace").rstrip()
+                    text = self._shown(line)[:500]
                     if text:
                         self._tail.append(text)
                         log.debug("mcp_stderr", agent=self._label, line=text)
         if rest.strip():
-            self._tail.append(rest[:500].decode("utf-8", "replace").strip())
+            self._tail.append(self._shown(rest)[:500])
+
+    def _shown(self, line: bytes) -> str:
+        """Return what the process printed as it may be told: without the secrets that we gave it."""
+        text = line[:_LINE_BYTES].decode("utf-8", "replace").strip()
+        for secret in self._secrets:
+            text = text.replace(secret, "(hidden)")
+        return text
 
     async def _settled(self) -> None:
         """Wait, for a moment at most, until a process that closed its output has ended and its last words are read."""

@@ -327,6 +327,24 @@ async def test_a_servers_environment_holds_no_secret_of_the_hub(monkeypatch: pyt
     assert "INTERHUB_SECRET" not in names
 
 
+async def test_a_secret_that_a_server_prints_is_not_told_on() -> None:
+    source = "import os, sys; sys.exit('cannot log in with ' + os.environ['TOKEN'])"
+    endpoint = Endpoint(binding=Binding.MCP_STDIO, command=(sys.executable, "-c", source), env={"TOKEN": "${FROM_HUB}"})
+    with pytest.raises(RemoteUnavailable, match=r"cannot log in with \(hidden\)") as raised:
+        await McpAdapter(env={"FROM_HUB": "sk-0123456789"}).describe(endpoint)
+    assert "0123456789" not in str(raised.value)
+
+
+async def test_an_endless_line_is_read_at_the_speed_it_comes() -> None:
+    source = (
+        "import sys; line = b'x' * (1 << 20)\n"
+        "for _ in range(66): sys.stdout.buffer.write(line)\n"
+        "sys.stdout.buffer.write(b'\\n'); sys.stdout.flush(); sys.stdin.read()"
+    )
+    with anyio.fail_after(8), pytest.raises(ProtocolViolation, match="what is not MCP"):
+        await McpAdapter(startup_timeout_s=20).describe(script(source))
+
+
 async def test_the_adapter_starts_without_importing_the_sdk() -> None:
     source = "import sys; import interhub.adapters.mcp.adapter as m; m.McpAdapter(); print('mcp' in sys.modules)"
     done = await anyio.run_process([sys.executable, "-c", source])
