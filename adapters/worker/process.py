@@ -178,7 +178,11 @@ class WorkerProcess:
                         self._why_ended = self._why_ended or ProtocolViolation(self.program.label, what)
                         break
                     continue
-                await self._take(cast("JsonObject", frame))
+                try:
+                    await self._take(cast("JsonObject", frame))
+                except (TypeError, AttributeError):  # an id or params that JSON-RPC does not have
+                    self._why_ended = ProtocolViolation(self.program.label, f"it sent no JSON-RPC: {line[:80]!r}")
+                    break
         except (anyio.EndOfStream, anyio.IncompleteRead, anyio.ClosedResourceError, anyio.BrokenResourceError):
             pass
         except anyio.DelimiterNotFound:
@@ -328,7 +332,7 @@ def _make_folders(program: Program) -> None:
     folders = [program.state_dir, *([program.log_file.parent] if program.log_file else [])]
     for folder in folders:
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
             raise BadEndpoint(str(folder), f"it cannot be made: {error.strerror}") from error
     if not program.cwd.is_dir():
@@ -341,7 +345,7 @@ def _open_log(path: Path | None) -> IO[bytes] | None:
     try:
         if path.exists() and path.stat().st_size > LOG_BYTES:
             path.replace(path.with_suffix(".log.1"))
-        return path.open("ab")
+        return open(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), "ab")
     except OSError as error:
         _log.warning("worker_log_unwritable", path=str(path), why=str(error))
         return None

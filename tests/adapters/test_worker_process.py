@@ -59,6 +59,17 @@ async def test_an_interpreter_that_is_not_there_is_said_so(tmp_path: Path) -> No
             await processes.open()
 
 
+@pytest.mark.parametrize("mode", ["odd", "odder"])
+async def test_frames_that_are_no_json_rpc_end_the_process_and_nothing_else(mode: str, tmp_path: Path) -> None:
+    async with Processes(program(mode, tmp_path)) as processes:
+        worker = await processes.open()
+        with anyio.fail_after(10), pytest.raises(ProtocolViolation, match="it sent no JSON-RPC"):
+            async with processes.use("k"):
+                await worker.request("SendStreamingMessage", {})
+        assert (tmp_path / "bare.log").stat().st_mode & 0o777 == 0o600
+        assert (tmp_path / "state").stat().st_mode & 0o777 == 0o700
+
+
 async def test_a_stray_line_on_the_wire_is_survived(tmp_path: Path) -> None:
     async with Processes(program("chatty", tmp_path)) as processes:
         worker = await processes.open()

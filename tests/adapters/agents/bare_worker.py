@@ -28,6 +28,12 @@ def main() -> None:
                 print("one stray line", flush=True)
             send({**answer, "result": {"agentCard": {"name": "bare"}, "concurrent": False, "stateful": False}})
             continue
+        if mode == "odd":
+            send({**answer, "id": [1], "result": {}})
+            continue
+        if mode == "odder":
+            send({"jsonrpc": "2.0", "method": "StreamResponse", "params": [1]})
+            continue
         if mode == "crash":
             print("going down", file=sys.stderr)
             os._exit(7)
