@@ -32,6 +32,13 @@ from interhub.adapters.errors import BadEndpoint, RemoteUnavailable
 FRAMEWORKS: Mapping[str, str] = {"langgraph": "langgraph_shim", "crewai": "crewai_shim"}
 """The frameworks that there are shims for, and the shims' names."""
 MARKER = "interhub-environment.json"
+_BUILDER_PREFIXES = (
+    *("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_", "TZ", "TMP", "TEMP", "XDG_", "SYSTEMROOT"),
+    *("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "NETRC"),
+    *("UV_", "PIP_", "SSH_AUTH_SOCK", "GIT_SSH", "CC", "CXX", "CFLAGS", "CPPFLAGS", "LDFLAGS", "LD_LIBRARY_PATH"),
+    *("PKG_CONFIG", "CARGO_HOME", "RUSTUP_", "MACOSX_DEPLOYMENT_TARGET"),
+)
+"""For proxies, certificates, package indexes and compilers."""
 _FORMAT = 1
 """Raised when environments must be built anew although nothing that goes into them changed."""
 
@@ -157,8 +164,9 @@ class Environments:
 
     async def _run(self, where: str, say: Say, *arguments: str) -> None:
         uv = str(self._uv or find_uv_bin())
-        # uv needs the caller's own settings for proxies, certificates and package indexes, so it gets our environment.
-        process = await anyio.open_process([uv, "--color", "never", *arguments], stdin=None, start_new_session=True)
+        process = await anyio.open_process(
+            [uv, "--color", "never", *arguments], stdin=None, env=_builder_env(os.environ), start_new_session=True
+        )
         tail: list[str] = []
         code = 0
 
@@ -190,6 +198,11 @@ class Environments:
         if code:
             _log.warning("worker_environment_failed", command=arguments[0], output="\n".join(tail))
             raise _uv_error(where, tail)
+
+
+def _builder_env(environ: Mapping[str, str]) -> dict[str, str]:
+    """What uv, and the build scripts of packages that it runs, get of our environment: no keys of agents or the hub."""
+    return {name: value for name, value in environ.items() if name.upper().startswith(_BUILDER_PREFIXES)}
 
 
 def _digest(framework: str, lock: str, own: str, python: str) -> str:

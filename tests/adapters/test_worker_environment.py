@@ -109,3 +109,19 @@ async def test_an_agents_own_packages_are_installed_beside_the_frameworks(tmp_pa
     answer = await anyio.run_process([str(own.python), "-c", "import mine; print(mine.WORDS)"])
     assert answer.stdout == b"mine\n"
     assert {one.requirements for one in environments.list()} == {"", str(requirements)}
+
+
+async def test_who_builds_an_environment_sees_no_secret_of_the_hub(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("INTERHUB_AUTH__KEY", "s3cret-of-the-hub")
+    monkeypatch.setenv("SOME_MODEL_API_KEY", "s3cret-of-an-agent")
+    monkeypatch.setenv("UV_HTTP_TIMEOUT", "77")
+    builder = tmp_path / "uv"
+    builder.write_text(f"#!/bin/sh\nenv > {tmp_path}/seen\nexit 1\n")
+    builder.chmod(0o700)
+    with pytest.raises(BadEndpoint):
+        await Environments(tmp_path / "home", uv=builder, locks=NOTHING).ensure("langgraph")
+    seen = (tmp_path / "seen").read_text()
+    assert "UV_HTTP_TIMEOUT=77" in seen
+    assert "s3cret" not in seen
