@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from .datadir import DataDir, RunningHub
+from .datadir import DataDir, RunningHub, make_private
 from .errors import HubNotRunning, Unusable
 from .exits import Exit
 from .settings import Settings
@@ -131,6 +131,7 @@ class _Started:
         with suppress(OSError):
             if self._log_file.stat().st_size > _BIG_LOG:
                 os.replace(self._log_file, self._log_file.with_suffix(".old.log"))
+        make_private(self._log_file)
         with self._log_file.open("ab") as out:
             self._from = out.tell()
             # A session of its own: closing the terminal or the client must not end the hub that others use too.

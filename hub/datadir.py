@@ -88,6 +88,7 @@ class DataDir:
             DataDirUnusable: the lock cannot be made.
         """
         try:
+            make_private(self.lock_file)  # who may read it may also lock it
             file = self.lock_file.open("a+b")
         except OSError as error:
             raise DataDirUnusable(str(self.path), _why(error)) from error
@@ -214,6 +215,15 @@ class DataDir:
             with suppress(OSError):
                 os.unlink(name)
             raise
+
+
+def make_private(file: Path) -> None:
+    """Make a file that only this user reads, where there is none yet.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    os.close(os.open(file, os.O_WRONLY | os.O_CREAT, 0o600))
 
 
 def _why(error: OSError) -> str:

@@ -103,6 +103,12 @@ def test_only_one_process_holds_the_directory_and_its_death_frees_it(tmp_path: P
         assert not home.hub_file.exists(), "what a killed hub said of itself is no longer so"
 
 
+def test_nobody_else_may_take_the_lock_of_the_directory(tmp_path: Path) -> None:
+    home = _prepared(tmp_path)
+    with home.hold():
+        assert home.lock_file.stat().st_mode & 0o777 == 0o600
+
+
 def test_looking_whether_it_is_held_does_not_keep_a_hub_from_starting(tmp_path: Path) -> None:
     home = _prepared(tmp_path)
     with home.hold():
