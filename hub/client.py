@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import re
 import time
 from collections.abc import Generator, Mapping, Sequence
 from typing import Any, cast
@@ -38,11 +39,15 @@ class ApiProblem(HubError):
 class HubClient:
     """Asks the running hub. One request at a time; nothing is kept open between them."""
 
-    def __init__(self, url: str, key: str, *, data_dir: str = "") -> None:
-        """`data_dir` is for the message when nobody answers."""
+    def __init__(self, url: str, key: str, *, data_dir: str = "", readable: bool = False) -> None:
+        """`data_dir` is for the message when nobody answers.
+
+        `readable` is for answers that are shown on a terminal: what agents write cannot steer it then.
+        """
         self.url = url
         self._key = key
         self._data_dir = data_dir
+        self._readable = readable
 
     def get(self, path: str, query: Mapping[str, object] | None = None, *, timeout_s: float = QUICK_S) -> Any:
         """GET and return the document.
@@ -73,7 +78,7 @@ class HubClient:
         path = f"/api/runs/{quote(run_id, safe='')}"
         while True:
             for data in self._stream(f"{path}/events", {"after": after}):
-                event = cast("dict[str, Any]", json.loads(data))
+                event = cast("dict[str, Any]", self._read(data))
                 after = int(event["seq"])
                 yield event
             # The hub ends the stream when the run has ended, and also when it is stopped itself.
@@ -122,7 +127,7 @@ class HubClient:
             if response.status >= 300:
                 raise self._problem(response)
             content = response.read()
-            return json.loads(content) if content else None
+            return self._read(content) if content else None
         except TimeoutError as error:
             raise HubNotRunning(self._data_dir, f"{self.url} did not answer within {timeout_s:g} s") from error
         except (OSError, http.client.HTTPException) as error:
@@ -159,10 +164,14 @@ class HubClient:
         except ConnectionRefusedError as error:
             raise HubNotRunning(self._data_dir, f"nobody answers at {self.url}") from error
 
+    def _read(self, content: str | bytes) -> Any:
+        value: Json = json.loads(content)
+        return readable(value) if self._readable else value
+
     def _problem(self, response: http.client.HTTPResponse) -> ApiProblem:
         content = response.read()
         try:
-            body: Json = json.loads(content)
+            body: Json = self._read(content)
         except ValueError:
             body = None
         if isinstance(body, Mapping):
@@ -170,6 +179,23 @@ class HubClient:
         return ApiProblem(
             {"code": "INTERNAL", "status": response.status, "detail": f"{self.url} answered {response.status}"}
         )
+
+
+_STEERING = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+"""Control characters but for tab and newline, and those that turn the direction of writing."""
+
+
+def readable(value: Json) -> Json:
+    """Return a value with a mark in the place of every character that would steer a terminal."""
+    match value:
+        case str():
+            return _STEERING.sub("\ufffd", value.replace("\r\n", "\n"))
+        case dict():
+            return {str(readable(key)): readable(inner) for key, inner in value.items()}
+        case list():
+            return [readable(inner) for inner in value]
+        case _:
+            return value
 
 
 def _query(query: Mapping[str, object] | None) -> str:

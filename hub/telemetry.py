@@ -48,7 +48,7 @@ def start_logging(settings: Logging, stream: TextIO | None = None) -> None:
         _add_trace,
     ]
     rendered: list[Processor] = (
-        [structlog.dev.ConsoleRenderer(colors=out.isatty())]
+        [_add_readable, structlog.dev.ConsoleRenderer(colors=out.isatty())]
         if as_text
         else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(default=str)]
     )
@@ -106,6 +106,14 @@ def start_tracing(version: str) -> Callable[[], None]:
 
 def _nothing() -> None:
     pass
+
+
+def _add_readable(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+    """Write out the control characters of what others said: on a terminal they would be obeyed."""
+    for name, value in event.items():
+        if isinstance(value, str) and not value.isprintable():
+            event[name] = "".join(c if c.isprintable() or c in "\n\t" else f"\\x{ord(c):02x}" for c in value)
+    return event
 
 
 def _add_trace(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:

@@ -67,7 +67,7 @@ class Session:
 
         settings = self.settings()
         home = DataDir(settings.data_dir)
-        return HubClient(find_hub(home).url, own_key(settings, home), data_dir=str(home.path))
+        return HubClient(find_hub(home).url, own_key(settings, home), data_dir=str(home.path), readable=not self.json)
 
     @property
     def interactive(self) -> bool:

@@ -64,3 +64,16 @@ def test_an_endpoint_for_traces_without_the_extra_is_said_with_its_remedy() -> N
     said = _log({}, {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:4318"})
     assert "traces_not_exported" in said
     assert "pip install 'interhub[otel]'" in said
+
+
+def test_what_others_said_does_not_steer_the_terminal() -> None:
+    program = """
+import structlog
+from interhub.hub.settings import Logging
+from interhub.hub.telemetry import start_logging
+start_logging(Logging(format="text"))
+structlog.get_logger().warning("agent_said", line="\\x1b[2Jgone\\x9b31m")
+"""
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+    assert b"\\x1b[2Jgone\\x9b31m" in ended.stderr
+    assert b"\x1b[2J" not in ended.stderr
