@@ -136,7 +136,8 @@ class A2aConnection:
     ) -> None:
         self._http = http
         self._interface = interface
-        self._where = f"{label} ({interface.url})"
+        # In errors and logs without its query, which can hold a secret.
+        self._where = f"{label} ({interface.url.partition('?')[0]})"
         self._delivery = delivery
         self._settings = settings
         self._contexts: OrderedDict[tuple[str, str], str] = OrderedDict()

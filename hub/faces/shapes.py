@@ -5,7 +5,7 @@ section 4.1), which is in camelCase. What is empty is written all the same, so t
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TypeAlias
 
@@ -19,6 +19,8 @@ from interhub.registry.search import Match
 Shape: TypeAlias = dict[str, Json]
 
 _EXPANDED = re.compile(r"\$\{[A-Za-z_][A-Za-z0-9_]*\}")
+_SECRET = re.compile(r"key|token|secret|passw|pwd|auth(?!or(?!i))|credential|cookie|signature", re.IGNORECASE)
+_SETTING = re.compile(r"(?P<name>[A-Za-z0-9_.-]+)(?P<sign>=|: ?)(?P<value>.+)", re.DOTALL)
 HIDDEN = "(hidden)"
 """Stands for what may be a secret."""
 
@@ -70,12 +72,16 @@ def capability_shape(capability: Capability) -> Shape:
 
 
 def endpoint_shape(endpoint: Endpoint) -> Shape:
-    """Write where an agent is reached. Values of headers and environment are hidden, but for the names in `${NAME}`."""
+    """Write where an agent is reached, without its secrets.
+
+    Values of headers and environment are hidden, but for the names in `${NAME}`; so is what an address or a command
+    gives by a name like `token`.
+    """
     return {
         "binding": endpoint.binding.value,
-        "url": endpoint.url,
+        "url": _shown_url(endpoint.url),
         "version": endpoint.version,
-        "command": list(endpoint.command),
+        "command": _shown_command(endpoint.command),
         "cwd": endpoint.cwd,
         "headers": _hidden(endpoint.headers),
         "env": _hidden(endpoint.env),
@@ -231,6 +237,34 @@ def _card_shape(card: AgentCard) -> Shape:
 
 def _hidden(values: Mapping[str, str]) -> Shape:
     return {name: value if _is_only_names(value) else HIDDEN for name, value in values.items()}
+
+
+def _shown_url(url: str) -> str:
+    address, mark, query = url.partition("?")
+    scheme, slashes, rest = address.partition("://")
+    host, slash, path = rest.partition("/")
+    if "@" in host:
+        host = f"{HIDDEN}@{host.rpartition('@')[2]}"
+        address = f"{scheme}{slashes}{host}{slash}{path}"
+    return address + mark + "&".join(_shown_setting(pair) for pair in query.split("&"))
+
+
+def _shown_command(command: Sequence[str]) -> list[Json]:
+    shown: list[Json] = []
+    named = False  # the argument before names a secret
+    for argument in command:
+        hide = named and not argument.startswith("-") and not _is_only_names(argument)
+        shown.append(HIDDEN if hide else _shown_setting(argument))
+        named = argument.startswith("-") and "=" not in argument and _SECRET.search(argument) is not None
+    return shown
+
+
+def _shown_setting(setting: str) -> str:
+    """Write `name=value` or `Name: value` without the value where the name says that it is secret."""
+    found = _SETTING.fullmatch(setting)
+    if found is None or _SECRET.search(found["name"]) is None or _is_only_names(found["value"].strip()):
+        return setting
+    return f"{found['name']}{found['sign']}{HIDDEN}"
 
 
 def _is_only_names(value: str) -> bool:

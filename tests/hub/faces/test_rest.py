@@ -19,7 +19,7 @@ from interhub.hub.discovery import FromCommand, FromDocument, FromEndpoint, From
 from interhub.hub.faces.rest import rest_routes
 from interhub.hub.faces.rest.bodies import AddAgent, read_body
 from interhub.hub.faces.rest.schemas import SCHEMAS
-from interhub.hub.faces.shapes import HIDDEN
+from interhub.hub.faces.shapes import HIDDEN, endpoint_shape
 from tests.support.face_site import ALICE, Site, face_site
 
 pytestmark = pytest.mark.anyio
@@ -118,6 +118,32 @@ async def test_secrets_of_an_endpoint_are_not_told(site: Site) -> None:
     shown = added.json()["endpoint"]
     assert shown["headers"] == {"Authorization": "Bearer ${TOKEN}", "X-Key": HIDDEN}
     assert shown["env"] == {"A": "${B}", "C": HIDDEN, "D": HIDDEN}
+
+
+async def test_secrets_in_an_address_or_a_command_are_not_told(site: Site) -> None:
+    command = [
+        "npx",
+        "-y",
+        "thing",
+        "--api-key",
+        "k-1",
+        "--token=k-2",
+        "--header",
+        "Authorization: Bearer k-3",
+        "--port",
+    ]
+    endpoint = {
+        **SCRIPTED["endpoint"],
+        "options": {"target": "x"},
+        "command": [*command, "80", "API_KEY=${KEY}", "--author", "ann", "--secret", "${SECRET}"],
+    }
+    added = await site.client.post("/api/agents", json={**SCRIPTED, "endpoint": endpoint, "id": "second"})
+    assert added.json()["endpoint"]["command"] == [
+        *["npx", "-y", "thing", "--api-key", HIDDEN, f"--token={HIDDEN}", "--header", f"Authorization: {HIDDEN}"],
+        *["--port", "80", "API_KEY=${KEY}", "--author", "ann", "--secret", "${SECRET}"],
+    ]
+    shown = endpoint_shape(Endpoint(binding=Binding.MCP_HTTP, url="https://me:pw@x.example/mcp?token=k-4&page=2"))
+    assert shown["url"] == f"https://{HIDDEN}@x.example/mcp?token={HIDDEN}&page=2"
 
 
 async def test_tenants_do_not_see_each_other_s_agents(site: Site) -> None:
