@@ -97,6 +97,10 @@ def http_streams(
         raise BadEndpoint(
             label, f"{endpoint.url!r} is not an http or https URL", "give the whole address of the server"
         )
+    if parts.username is not None or parts.password is not None:
+        raise BadEndpoint(
+            label, "its address holds a user and password", "give them as a header: Authorization=Basic ${NAME}"
+        )
     timeout = httpx2.Timeout(_CONNECT_S, read=_READ_S, pool=None)
 
     def client(

@@ -335,6 +335,12 @@ async def test_a_secret_that_a_server_prints_is_not_told_on() -> None:
     assert "0123456789" not in str(raised.value)
 
 
+async def test_a_password_in_an_address_is_refused_and_not_repeated() -> None:
+    with pytest.raises(BadEndpoint, match="as a header") as raised:
+        await McpAdapter().describe(at("http://me:pa55w0rd@127.0.0.1:9/mcp"))
+    assert "pa55w0rd" not in str(raised.value)
+
+
 async def test_an_endless_line_is_read_at_the_speed_it_comes() -> None:
     source = (
         "import sys; line = b'x' * (1 << 20)\n"
