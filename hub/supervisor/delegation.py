@@ -5,9 +5,8 @@ under its idempotency key: the agent that the router chose, and the task that th
 """
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, datetime
-from hashlib import sha256
 
 import anyio
 import anyio.to_thread
@@ -16,93 +15,36 @@ import sqlalchemy as sa
 import structlog
 
 from interhub.adapters import (
-    ArtifactChunk,
-    Budget,
     Call,
     Completed,
     DataPart,
     InputRequired,
-    LogLine,
     Message,
-    Part,
-    Principal,
-    Progress,
     RemoteTimeout,
     RemoteUnavailable,
-    Resume,
     Role,
-    TaskBound,
     TextPart,
-    Update,
-    text_of,
 )
-from interhub.adapters.content import artifact_to_json, part_to_json
+from interhub.adapters.content import part_to_json
 from interhub.agent_cards import Binding, Capability, Json, JsonObject, Kind, empty_object
 from interhub.hub.dispatch import Dispatcher
 from interhub.hub.errors import INTERNAL, BudgetExceeded, CapabilityNotFound, NotAllowed, problem_of
 from interhub.hub.policy import Allow, Ask, Deny
 from interhub.registry import Agent, Registry
-from interhub.registry.database import reading
 
-from . import records
 from .arguments import arguments_for
-from .envelope import StepValue, failed, named_artifact, normalised, question_to_json, succeeded
+from .blobs import pack
+from .envelope import StepValue, failed, normalised, question_to_json
 from .facts import SHOWN_CHARS, end_fact
-from .journal import Fact, Journal, outlasting
+from .journal import Journal, outlasting
 from .leaves import Leaves
-from .model import Retry
+from .notes import Notes, Teller, releases_of
+from .order import Order, call_digest
 from .records import Delegation
 from .router import Need, Router
 from .run import EventKind
 
 log = structlog.get_logger()
-
-MAX_INLINE_BYTES = 100_000
-"""A larger value is kept as a blob: the engine would store it twice, and every replay read it."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Order:
-    """What one step is to have done."""
-
-    run_id: str
-    """The root run, in whose journal it is told."""
-    step: str
-    """Path from the root run on."""
-    key: str
-    """The call's idempotency key, the same on every attempt."""
-    principal: Principal
-    agent_id: str = ""
-    need: str = ""
-    """In the place of an agent: whoever can do this."""
-    capability: str = ""
-    parts: tuple[Part, ...] = ()
-    """What is said to the agent."""
-    arguments: JsonObject | None = None
-    """Arguments given outright."""
-    message: Message | None = None
-    """The goal as it came, where it is handed on whole."""
-    members: tuple[str, ...] = ()
-    trail: tuple[str, ...] = ()
-    budget: Budget
-    context_id: str = ""
-    timeout_s: float | None = None
-    retry: Retry = field(default_factory=Retry)
-    first_attempt: int = 1
-    resume: Resume | None = None
-    approved: str = ""
-    """Digest of the call that a person approved."""
-    why: str = ""
-
-    @property
-    def text(self) -> str:
-        """What is said, in words."""
-        return text_of(self.parts)
-
-    @property
-    def data(self) -> Json:
-        """What is said, as data."""
-        return next((part.data for part in self.parts if isinstance(part, DataPart)), None)
 
 
 class Delegator:
@@ -122,7 +64,7 @@ class Delegator:
         self._router = router
         self._dispatcher = dispatcher
         self._journal = journal
-        self._database = database
+        self._notes = Notes(journal, database)
         self._sleep = sleep
         self.leaves = Leaves()
 
@@ -149,13 +91,13 @@ class Delegator:
         attempt = order.first_attempt
         known: Delegation | None = None
         if recovered:
-            known, last = await outlasting(lambda: anyio.to_thread.run_sync(self._known, order))
+            known, last = await outlasting(lambda: anyio.to_thread.run_sync(self._notes.known, order))
             attempt = max(attempt, last)
         agent: Agent | None = None
         try:
             found = await outlasting(lambda: self._resolve(order, known))
             agent, capability, why = found
-            self._tell(
+            self._notes.tell(
                 order,
                 EventKind.STEP_ROUTED,
                 attempt,
@@ -199,7 +141,7 @@ class Delegator:
                 )
             )
             agent, capability, why = choice.agent, choice.capability, choice.why
-            await self._remember(
+            await self._notes.remember(
                 Delegation(
                     key=order.key, run_id=order.run_id, step=order.step, agent_id=agent.id, capability=capability
                 )
@@ -294,13 +236,13 @@ class Delegator:
     async def _call(
         self, order: Order, agent: Agent, capability: Capability, known: Delegation | None, attempt: int
     ) -> dict[str, Json]:
-        releases = _releases(known)
+        releases = releases_of(known)
         key = f"{order.key}~{releases}" if releases else order.key
         call = self._build(order, agent, capability, key)
         asked = self._decide(order, agent, call, attempt)
         if asked is not None:
             return asked
-        teller = _Teller(self, order, agent, capability, attempt, known)
+        teller = Teller(self._notes, order, agent, capability, attempt, known)
         call = replace(call, remote_task=teller.delegation.remote_task)
         failures = 0
         while True:
@@ -313,7 +255,7 @@ class Delegator:
                     raise _Attempted(teller.attempt, error) from error
                 wait_s = order.retry.backoff_s * 2 ** (failures - 1)
                 problem = problem_of(error)
-                self._tell(
+                self._notes.tell(
                     order,
                     EventKind.STEP_FAILED,
                     teller.attempt,
@@ -325,7 +267,7 @@ class Delegator:
                 await self._sleep(wait_s)
                 teller.next_attempt()
                 call = replace(call, remote_task=teller.delegation.remote_task)
-                self._tell(order, EventKind.STEP_STARTED, teller.attempt)
+                self._notes.tell(order, EventKind.STEP_STARTED, teller.attempt)
             except Exception as error:
                 raise _Attempted(teller.attempt, error) from error
         if isinstance(outcome, InputRequired):
@@ -338,10 +280,10 @@ class Delegator:
                 }
             )
         value = StepValue.of(outcome)
-        envelope = self._attempts(await self.pack(value), teller.attempt, agent, capability)
+        envelope = self._attempts(await pack(self._journal, value), teller.attempt, agent, capability)
         return self.ended(order.run_id, order.step, envelope, value)
 
-    async def _attempt(self, order: Order, agent: Agent, call: Call, teller: "_Teller") -> Completed | InputRequired:
+    async def _attempt(self, order: Order, agent: Agent, call: Call, teller: Teller) -> Completed | InputRequired:
         if order.timeout_s is None:
             return await self._dispatcher.call(agent, call, teller.report, admitted=True)
         with anyio.move_on_after(order.timeout_s):
@@ -373,17 +315,7 @@ class Delegator:
             budget=replace(order.budget, depth=order.budget.depth - 1),
         )
 
-    # What is remembered and told
-
-    async def pack(self, value: StepValue) -> dict[str, Json]:
-        """Return the envelope of a value; a large one is kept as a blob first."""
-        shaped = value.dump()
-        data = orjson.dumps(shaped)
-        if len(data) <= MAX_INLINE_BYTES:
-            return succeeded(value)
-        now = datetime.now(UTC)
-        name = await self._journal.write(lambda connection: records.put_blob(connection, data, now))
-        return {"ok": True, "blob": name}
+    # How it ended
 
     def ended(
         self, run_id: str, step: str, envelope: dict[str, Json], value: StepValue | None = None
@@ -403,35 +335,23 @@ class Delegator:
             "capability": _name(capability),
         }
 
-    def _tell(self, order: Order, kind: EventKind, attempt: int, n: int = 0, **payload: Json) -> None:
-        self._journal.post(Fact(run_id=order.run_id, kind=kind, step=order.step, attempt=attempt, n=n, payload=payload))
-
-    def _known(self, order: Order) -> tuple[Delegation | None, int]:
-        with reading(self._database) as connection:
-            known = records.find_delegation(connection, order.key)
-            return known, records.last_attempt(connection, order.run_id, order.step)
-
-    async def _remember(self, delegation: Delegation) -> None:
-        now = datetime.now(UTC)
-        await self._journal.write(lambda connection: records.put_delegation(connection, delegation, now))
-
     async def _canceled(self, order: Order, *, run_canceled: bool) -> None:
         """A run that was cancelled says so; a hub that stops takes note that this call must be sent anew."""
         if not self.leaves.stopping:
             if run_canceled:
-                self._tell(order, EventKind.STEP_CANCELED, order.first_attempt, why="the run was canceled")
+                self._notes.tell(order, EventKind.STEP_CANCELED, order.first_attempt, why="the run was canceled")
             return
         with anyio.CancelScope(shield=True):
-            known, _ = await anyio.to_thread.run_sync(self._known, order)
+            known, _ = await anyio.to_thread.run_sync(self._notes.known, order)
             released = Delegation(
                 key=order.key,
                 run_id=order.run_id,
                 step=order.step,
                 agent_id=known.agent_id if known is not None else order.agent_id,
                 capability=known.capability if known is not None else order.capability,
-                state=f"released:{_releases(known) + 1}",
+                state=f"released:{releases_of(known) + 1}",
             )
-            await self._remember(released)
+            await self._notes.remember(released)
 
 
 class _Attempted(Exception):
@@ -441,79 +361,6 @@ class _Attempted(Exception):
         super().__init__(attempt, error)
         self.attempt = attempt
         self.error = error
-
-
-class _Teller:
-    """Takes what an agent reports of a call, and remembers its task before going on."""
-
-    def __init__(
-        self,
-        delegator: Delegator,
-        order: Order,
-        agent: Agent,
-        capability: Capability,
-        attempt: int,
-        known: Delegation | None,
-    ) -> None:
-        self._delegator = delegator
-        self._order = order
-        self._counts: dict[EventKind, int] = {}
-        self.attempt = attempt
-        self.delegation = known or Delegation(
-            key=order.key, run_id=order.run_id, step=order.step, agent_id=agent.id, capability=capability.name
-        )
-
-    def next_attempt(self) -> None:
-        self.attempt += 1
-        self._counts.clear()
-
-    async def report(self, update: Update) -> None:
-        match update:
-            case TaskBound():
-                await self._bind(update)
-            case Progress():
-                self._tell(EventKind.STEP_PROGRESS, text=update.text, done=update.done, total=update.total)
-            case LogLine():
-                self._tell(EventKind.STEP_LOG, text=update.text, level=update.level)
-            case ArtifactChunk():
-                artifact = artifact_to_json(named_artifact(self._order.step, update.artifact))
-                self._tell(EventKind.STEP_ARTIFACT, artifact=artifact, append=update.append, last=update.last)
-
-    async def _bind(self, bound: TaskBound) -> None:
-        if bound.remote_task == self.delegation.remote_task:
-            return
-        self.delegation = replace(
-            self.delegation,
-            remote_task=bound.remote_task,
-            remote_context=bound.remote_context,
-            state="bound" if not _releases(self.delegation) else self.delegation.state,
-        )
-        await self._delegator._remember(self.delegation)  # pyright: ignore[reportPrivateUsage]
-        self._tell(EventKind.STEP_BOUND, agent=self.delegation.agent_id, remote_task=bound.remote_task)
-
-    def _tell(self, kind: EventKind, **payload: Json) -> None:
-        n = self._counts.get(kind, 0)
-        self._counts[kind] = n + 1
-        self._delegator._tell(self._order, kind, self.attempt, n, **payload)  # pyright: ignore[reportPrivateUsage]
-
-
-def call_digest(order: Order, agent: Agent, call: Call) -> str:
-    """Return the digest that binds an answer to the exact call: agent, capability, arguments, message and run."""
-    bound = {
-        "run": order.run_id,
-        "step": order.step,
-        "agent": agent.id,
-        "capability": call.capability,
-        "arguments": call.arguments,
-        "parts": [part_to_json(part) for part in order.parts],
-    }
-    return f"sha256:{sha256(orjson.dumps(bound, option=orjson.OPT_SORT_KEYS)).hexdigest()}"
-
-
-def _releases(known: Delegation | None) -> int:
-    if known is None or not known.state.startswith("released:"):
-        return 0
-    return int(known.state.partition(":")[2])
 
 
 def _name(capability: Capability | None) -> str:

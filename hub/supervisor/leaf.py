@@ -7,10 +7,10 @@ from interhub.adapters import TextPart
 from interhub.adapters.content import artifact_to_json
 from interhub.agent_cards import Json, JsonObject
 
-from .delegation import Order
 from .durable import Branch
 from .envelope import StepValue
 from .model import Node
+from .order import Order
 
 
 class Phase(Enum):

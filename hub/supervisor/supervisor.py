@@ -21,11 +21,12 @@ from interhub.registry.search import Index
 
 from . import records
 from .approvals import Approvals
+from .blobs import load_blob
 from .delegation import Delegator
 from .durable import Engine, EngineState
 from .envelope import StepValue, assignment_to_json, failed_because, mapping, text
 from .facts import final_fact
-from .interpreter import Interpreter, load_blob, task_of
+from .interpreter import Interpreter, task_of
 from .journal import Fact, Journal
 from .model import Plan
 from .plan_check import check_plan

@@ -1,0 +1,105 @@
+"""What is noted of a step while it is carried out: told to the journal, and remembered under its idempotency key."""
+
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import sqlalchemy as sa
+
+from interhub.adapters import ArtifactChunk, LogLine, Progress, TaskBound, Update
+from interhub.adapters.content import artifact_to_json
+from interhub.agent_cards import Capability, Json
+from interhub.registry import Agent
+from interhub.registry.database import reading
+
+from . import records
+from .envelope import named_artifact
+from .journal import Fact, Journal
+from .order import Order
+from .records import Delegation
+from .run import EventKind
+
+
+class Notes:
+    """Takes the notes of all steps."""
+
+    def __init__(self, journal: Journal, database: sa.Engine) -> None:
+        self._journal = journal
+        self._database = database
+
+    def tell(self, order: Order, kind: EventKind, attempt: int, n: int = 0, **payload: Json) -> None:
+        """Tell the journal of a step; `n` counts events of a kind within an attempt."""
+        self._journal.post(Fact(run_id=order.run_id, kind=kind, step=order.step, attempt=attempt, n=n, payload=payload))
+
+    def known(self, order: Order) -> tuple[Delegation | None, int]:
+        """Return what was decided of a step before, and its last attempt that was told."""
+        with reading(self._database) as connection:
+            known = records.find_delegation(connection, order.key)
+            return known, records.last_attempt(connection, order.run_id, order.step)
+
+    async def remember(self, delegation: Delegation) -> None:
+        """Keep what was decided, before going on."""
+        now = datetime.now(UTC)
+        await self._journal.write(lambda connection: records.put_delegation(connection, delegation, now))
+
+
+class Teller:
+    """Takes what an agent reports of a call, and remembers its task before going on."""
+
+    def __init__(
+        self,
+        notes: Notes,
+        order: Order,
+        agent: Agent,
+        capability: Capability,
+        attempt: int,
+        known: Delegation | None,
+    ) -> None:
+        self._notes = notes
+        self._order = order
+        self._counts: dict[EventKind, int] = {}
+        self.attempt = attempt
+        self.delegation = known or Delegation(
+            key=order.key, run_id=order.run_id, step=order.step, agent_id=agent.id, capability=capability.name
+        )
+
+    def next_attempt(self) -> None:
+        """Take note that the call is made again."""
+        self.attempt += 1
+        self._counts.clear()
+
+    async def report(self, update: Update) -> None:
+        """Tell of an update; this is the call's `Report`."""
+        match update:
+            case TaskBound():
+                await self._bind(update)
+            case Progress():
+                self._tell(EventKind.STEP_PROGRESS, text=update.text, done=update.done, total=update.total)
+            case LogLine():
+                self._tell(EventKind.STEP_LOG, text=update.text, level=update.level)
+            case ArtifactChunk():
+                artifact = artifact_to_json(named_artifact(self._order.step, update.artifact))
+                self._tell(EventKind.STEP_ARTIFACT, artifact=artifact, append=update.append, last=update.last)
+
+    async def _bind(self, bound: TaskBound) -> None:
+        if bound.remote_task == self.delegation.remote_task:
+            return
+        self.delegation = replace(
+            self.delegation,
+            remote_task=bound.remote_task,
+            remote_context=bound.remote_context,
+            state="bound" if not releases_of(self.delegation) else self.delegation.state,
+        )
+        await self._notes.remember(self.delegation)
+        self._tell(EventKind.STEP_BOUND, agent=self.delegation.agent_id, remote_task=bound.remote_task)
+
+    def _tell(self, kind: EventKind, **payload: Json) -> None:
+        n = self._counts.get(kind, 0)
+        self._counts[kind] = n + 1
+        self._notes.tell(self._order, kind, self.attempt, n, **payload)
+
+
+def releases_of(known: Delegation | None) -> int:
+    """Return how often a stopping hub gave a call up to be sent anew."""
+    if known is None or not known.state.startswith("released:"):
+        return 0
+    return int(known.state.partition(":")[2])

@@ -1,0 +1,70 @@
+"""One step as it is handed to an agent: what is to be done, for whom, and the digest that binds an approval to it."""
+
+from dataclasses import dataclass, field
+from hashlib import sha256
+
+import orjson
+
+from interhub.adapters import Budget, Call, DataPart, Message, Part, Principal, Resume, text_of
+from interhub.adapters.content import part_to_json
+from interhub.agent_cards import Json, JsonObject
+from interhub.registry import Agent
+
+from .model import Retry
+
+
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """What one step is to have done."""
+
+    run_id: str
+    """The root run, in whose journal it is told."""
+    step: str
+    """Path from the root run on."""
+    key: str
+    """The call's idempotency key, the same on every attempt."""
+    principal: Principal
+    agent_id: str = ""
+    need: str = ""
+    """In the place of an agent: whoever can do this."""
+    capability: str = ""
+    parts: tuple[Part, ...] = ()
+    """What is said to the agent."""
+    arguments: JsonObject | None = None
+    """Arguments given outright."""
+    message: Message | None = None
+    """The goal as it came, where it is handed on whole."""
+    members: tuple[str, ...] = ()
+    trail: tuple[str, ...] = ()
+    budget: Budget
+    context_id: str = ""
+    timeout_s: float | None = None
+    retry: Retry = field(default_factory=Retry)
+    first_attempt: int = 1
+    resume: Resume | None = None
+    approved: str = ""
+    """Digest of the call that a person approved."""
+    why: str = ""
+
+    @property
+    def text(self) -> str:
+        """What is said, in words."""
+        return text_of(self.parts)
+
+    @property
+    def data(self) -> Json:
+        """What is said, as data."""
+        return next((part.data for part in self.parts if isinstance(part, DataPart)), None)
+
+
+def call_digest(order: Order, agent: Agent, call: Call) -> str:
+    """Return the digest that binds an answer to the exact call: agent, capability, arguments, message and run."""
+    bound = {
+        "run": order.run_id,
+        "step": order.step,
+        "agent": agent.id,
+        "capability": call.capability,
+        "arguments": call.arguments,
+        "parts": [part_to_json(part) for part in order.parts],
+    }
+    return f"sha256:{sha256(orjson.dumps(bound, option=orjson.OPT_SORT_KEYS)).hexdigest()}"
