@@ -9,7 +9,7 @@ import httpx
 
 from interhub.hub.app import application
 from interhub.hub.datadir import DataDir
-from interhub.hub.settings import Settings
+from interhub.hub.settings import Auth, Settings
 
 from .face_site import free_socket, serving
 
@@ -27,7 +27,7 @@ class WholeHub:
 
 
 @asynccontextmanager
-async def whole_hub(data_dir: Path) -> AsyncGenerator[WholeHub]:
+async def whole_hub(data_dir: Path, *, auth: Auth | None = None) -> AsyncGenerator[WholeHub]:
     """Run a hub on a data directory, with the agent `clerk` registered."""
     home = DataDir(data_dir)
     home.prepare()
@@ -36,7 +36,7 @@ async def whole_hub(data_dir: Path) -> AsyncGenerator[WholeHub]:
     url = f"http://{host}:{port}"
     key = home.key()
     async with (
-        application(Settings(data_dir=data_dir), home, url) as app,
+        application(Settings(data_dir=data_dir, auth=auth or Auth()), home, url) as app,
         serving(app, listener),
         httpx.AsyncClient(base_url=url, headers={"Authorization": f"Bearer {key}"}, timeout=30) as client,
     ):
