@@ -115,9 +115,12 @@ class Journal:
         await self._put(_nothing)
 
     def _put(self, what: "Fact | Change") -> "asyncio.Future[object]":
-        assert self._loop is not None, "the journal is open"
+        assert self._loop is not None, "the journal was opened"
         future: asyncio.Future[object] = self._loop.create_future()
-        self._inbox.put(_Item(what, future))
+        if self._thread is None:  # nobody writes any more, and nobody would ever answer
+            future.set_exception(DatabaseAway("of this hub", "the hub is stopping"))
+        else:
+            self._inbox.put(_Item(what, future))
         return future
 
     # Reading

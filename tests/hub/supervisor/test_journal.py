@@ -3,6 +3,7 @@
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 
 import anyio
 import anyio.to_thread
@@ -190,5 +191,14 @@ async def test_what_is_written_while_the_server_is_away_waits_until_it_is_back(m
                         await journal.append(told[3])
 
                 tasks.start_soon(tell)
+                await anyio.lowlevel.checkpoint()
                 with anyio.fail_after(10):
                     await journal.close()
+
+
+async def test_a_closed_journal_takes_nothing_and_says_so(tmp_path: Path) -> None:
+    async with journal_in(f"sqlite:///{tmp_path / 'interhub.db'}") as (journal, _):
+        await begin(journal, "a")
+        await journal.close()
+        with anyio.fail_after(5), pytest.raises(DatabaseAway, match="stopping"):
+            await journal.append(Fact(run_id="a", kind=EventKind.STEP_LOG, step="x", attempt=1, n=0))
