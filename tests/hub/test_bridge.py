@@ -150,6 +150,13 @@ async def test_two_hosts_share_one_hub_and_see_the_same_runs() -> None:
         assert fields(await other.call_tool("run_result", {"run_id": run["run_id"]}))["answer"] == "released"
 
 
+async def test_a_request_whose_id_cannot_be_one_is_refused_and_the_next_is_answered() -> None:
+    async with mcp_site() as site, host(Whereabouts(site.url)) as here:
+        await here.say({**request(1, "server/discover"), "id": [1]})
+        await here.say(request(2, "server/discover"))
+        assert "result" in await here.answer_to(2)
+
+
 async def test_nothing_but_answers_is_on_stdout() -> None:
     async with mcp_site() as site:
         line = json.dumps(request(1, "server/discover"))
