@@ -118,14 +118,14 @@ async def test_no_agent_ever_sees_what_the_caller_showed_to_the_hub(
     with anyio.fail_after(60):
         async with serving(canary.app) as url, whole_hub(tmp_path) as hub:
             for agent in ("a2a", "mcp"):
-                body = {
+                source = {
                     "kind": "url",
                     "id": agent,
                     "url": f"{url}/{agent}",
                     "protocol": agent,
                     "headers": {"Authorization": "Bearer ${CANARY_OWN}"},
                 }
-                added = await hub.client.post("/api/agents", json=body, headers=CALLER)
+                added = await hub.client.post("/api/agents", json=source, headers=CALLER)
                 assert added.status_code == 201, added.text
                 await use(hub, agent)
             key = hub.key
