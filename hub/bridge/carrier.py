@@ -111,8 +111,8 @@ class _Carrier:
             await self._take_response(message)
         elif message.get("id") is None:
             await self._take_notification(method, message)
-        elif not isinstance(message["id"], str | int | float):
-            await self._host.fail(None, INVALID_REQUEST, "the id of a request is a string or a number")
+        elif not isinstance(message["id"], str | int):
+            await self._host.fail(None, INVALID_REQUEST, "the id of a request is a string or an integer")
         elif message["id"] in self._in_flight:
             await self._host.fail(message["id"], INVALID_REQUEST, "a request of this id is still being answered")
         elif method == "initialize":
