@@ -32,6 +32,7 @@ from .errors import (
     RemoteRefused,
     RemoteTimeout,
     RemoteUnavailable,
+    UnusableCard,
 )
 
 __all__ = [
@@ -67,6 +68,7 @@ __all__ = [
     "Role",
     "TaskBound",
     "TextPart",
+    "UnusableCard",
     "Update",
     "UrlPart",
     "Usage",

@@ -72,15 +72,18 @@ def check_url(url: str) -> httpx.URL:
     """
     try:
         parsed = httpx.URL(url)
-    except (httpx.InvalidURL, TypeError) as error:
+        host = parsed.host  # decoded here, as far as it is IDNA
+    except (httpx.InvalidURL, TypeError, ValueError) as error:  # ValueError: an IPv6 address or IDN that is none
         raise BadEndpoint(url or "(no address)", f"is not a URL: {error}", "give one like https://host/path") from error
-    if parsed.scheme not in ("http", "https") or not parsed.host:
+    if parsed.scheme not in ("http", "https") or not host:
         raise BadEndpoint(
             url or "(no address)", "is not an absolute http or https URL", "give one like https://host/path"
         )
     if parsed.userinfo:
         safe = str(parsed.copy_with(username=None, password=None))
         raise BadEndpoint(safe, "holds a user and password", "give them as a header: Authorization=Basic ${NAME}")
+    if parsed.port is not None and not 0 < parsed.port < 65536:
+        raise BadEndpoint(url, f"{parsed.port} is not a port", "give one from 1 to 65535")
     return parsed
 
 

@@ -8,7 +8,8 @@ AdapterError
 │   ├── RemoteDenied       it wants credentials, or other ones
 │   └── RemoteCanceled     it says that the task was canceled
 ├── ProtocolViolation      it answered with something its protocol does not allow
-│   └── AnswerTooLarge     it answered with more than we take
+│   ├── AnswerTooLarge     it answered with more than we take
+│   └── UnusableCard       it is an A2A agent, and its card cannot be used
 ├── BadEndpoint            the address, command or file cannot be used as it stands
 └── AdapterNotFound        no adapter of that name is installed
 """
@@ -106,6 +107,13 @@ class AnswerTooLarge(ProtocolViolation):
             f"{self.where}: {self.subject} is larger than the {self.limit:,} bytes we take "
             f"({self.size:,} and counting); have it pass large files by URL, or raise the limit"
         )
+
+
+class UnusableCard(ProtocolViolation):
+    """An A2A agent is there, and its card cannot be used; `what` names the card and says why."""
+
+    def __str__(self) -> str:
+        return self.what
 
 
 class BadEndpoint(AdapterError):

@@ -9,7 +9,16 @@ from urllib.parse import urlsplit
 
 import structlog
 
-from interhub.adapters import Adapter, AdapterError, BadEndpoint, ProtocolViolation, RemoteDenied, RemoteUnavailable
+from interhub.adapters import (
+    Adapter,
+    AdapterError,
+    AdapterNotFound,
+    BadEndpoint,
+    ProtocolViolation,
+    RemoteDenied,
+    RemoteUnavailable,
+    UnusableCard,
+)
 from interhub.agent_cards import AgentCard, Binding, Endpoint, Json, JsonObject
 from interhub.agent_cards.canonical import digest
 from interhub.registry import Agent, Health, HealthState, check_id, slug
@@ -145,28 +154,31 @@ class Discovery:
         return replace(agent, card=card, digest=digest(card), health=health, updated_at=now)
 
     async def _describe(self, adapter: str, endpoint: Endpoint) -> AgentCard:
+        if adapter not in self._adapters:
+            raise AdapterNotFound(adapter, tuple(sorted(self._adapters)))
         return await self._adapters[adapter].describe(endpoint)
 
     async def _look_at_url(self, source: FromUrl) -> tuple[str, AgentCard, Endpoint]:
-        scheme = urlsplit(source.url).scheme
-        if scheme not in ("http", "https"):
-            raise BadEndpoint(
-                source.url, f"{scheme or 'nothing'} is not a way to reach an agent", "give an http(s) URL"
-            )
+        from interhub.adapters.egress import check_url  # late: it brings httpx
+
+        check_url(source.url)
         order = [source.protocol] if source.protocol else _likely_protocols(source.url)
         failures: list[AdapterError] = []
         for protocol in order:
             try:
                 return await self._look_with(protocol, source)
-            except RemoteDenied:
-                raise
+            except (RemoteDenied, BadEndpoint):
+                raise  # the other protocol would be refused for the same reason
             except AdapterError as failure:
                 log.debug("discovery_failed", url=source.url, protocol=protocol, error=str(failure))
                 failures.append(failure)
         # A dead host says so once; a live one that is neither says what each of the two readers found.
         if all(isinstance(failure, RemoteUnavailable) for failure in failures) or len(failures) == 1:
             raise failures[0]
-        found = "; ".join(f"as {name}: {failure}" for name, failure in zip(order, failures, strict=True))
+        for unusable in failures:
+            if isinstance(unusable, UnusableCard):
+                raise unusable  # an A2A agent, then
+        found = "; ".join(f"as {name}: {_reason(each)}" for name, each in zip(order, failures, strict=True))
         raise ProtocolViolation(source.url, f"neither an A2A agent nor an MCP server answers there ({found})")
 
     async def _look_with(self, protocol: str, source: FromUrl) -> tuple[str, AgentCard, Endpoint]:
@@ -179,6 +191,17 @@ class Discovery:
         # The adapter lists what it can speak, preferred first, and has put our headers on what shares the card's
         # origin only: a card that names another host must not be sent our credentials.
         return "a2a", card, card.interfaces[0]
+
+
+def _reason(failure: AdapterError) -> str:
+    """Return what is wrong without the place, which is said once."""
+    match failure:
+        case ProtocolViolation():
+            return failure.what
+        case RemoteUnavailable():
+            return failure.why
+        case _:
+            return str(failure)
 
 
 def _likely_protocols(url: str) -> list[str]:

@@ -16,10 +16,10 @@ from interhub.adapters.errors import (
     RemoteDenied,
     RemoteTimeout,
     RemoteUnavailable,
+    UnusableCard,
 )
-from interhub.agent_cards import AgentCard, Binding, CardError, CardTooLarge, Endpoint, read_card
+from interhub.agent_cards import AgentCard, Binding, CardError, CardInvalid, CardTooLarge, Endpoint, NotACard, read_card
 
-from .client import describe_body
 from .wire import WireVersion, wire_version
 
 _log = structlog.get_logger(__name__)
@@ -64,14 +64,16 @@ async def find_card(
         BadEndpoint: the address, or every interface of the card, is unusable for us.
     """
     with anyio.move_on_after(limits.total_s):
-        found: list[str] = []
+        found: dict[str, list[str]] = {}
         worst: AdapterError | None = None
+        looked = 0
         for place in _places(endpoint):
+            looked += 1
             try:
                 fetched = await fetch(http, place.url, headers=_asking(headers), limits=limits)
             except AnswerTooLarge as error:
                 worst = worst or error
-                found.append(f"{place.url}: more than {error.limit:,} bytes")
+                found.setdefault(f"more than {error.limit:,} bytes", []).append(place.url)
                 continue
             if fetched.status in (401, 403):
                 wants = fetched.headers.get("www-authenticate", "")
@@ -80,24 +82,25 @@ async def find_card(
             if fetched.status in (429, 502, 503, 504):
                 raise RemoteUnavailable(place.url, f"HTTP {fetched.status}; try again later")
             if fetched.status != 200:
-                found.append(f"{place.url}: HTTP {fetched.status}")
+                found.setdefault(f"HTTP {fetched.status}", []).append(place.url)
                 continue
             try:
                 card = read_card(fetched.body, source=fetched.url)
             except CardError as error:
                 if not place.must_name and (worst is None or _is_card(fetched)):
-                    worst = _card_error(error, place.url)
-                found.append(f"{place.url}: {_briefly(fetched)}")
+                    worst = _card_error(error, fetched)
+                found.setdefault(_briefly(error), []).append(place.url)
                 continue
             if place.must_name and not _names(card, place.must_name):
-                found.append(f"{place.url}: the card of {card.name!r}, which does not name this address")
+                what = f"the card of {card.name!r}, which does not name this address"
+                found.setdefault(what, []).append(place.url)
                 continue
             return _usable(card, endpoint, httpx.URL(fetched.url))
-        if worst is not None and (len(found) == 1 or "cannot be used" in str(worst)):
+        if worst is not None and (looked == 1 or isinstance(worst, UnusableCard)):
             raise worst
         raise ProtocolViolation(
             endpoint.url,
-            f"no agent card was found ({'; '.join(found)}); give the card's own address, "
+            f"no agent card was found ({_places_in_words(found)}); give the card's own address, "
             f"usually https://host{WELL_KNOWN[0]}",
         )
     raise RemoteTimeout(endpoint.url, limits.total_s)
@@ -180,14 +183,25 @@ def _is_card(fetched: Fetched) -> bool:
     return fetched.body.lstrip()[:1] == b"{"
 
 
-def _briefly(fetched: Fetched) -> str:
-    return "a card that cannot be used" if _is_card(fetched) else describe_body(fetched.media_type, fetched.body)
+def _briefly(error: CardError) -> str:
+    return error.found if isinstance(error, NotACard) else "a card that cannot be used"
 
 
-def _card_error(error: CardError, url: str) -> AdapterError:
+def _places_in_words(found: Mapping[str, list[str]]) -> str:
+    """Return what was found where: the address once, and of all others their paths."""
+    said: list[str] = []
+    for what, urls in found.items():
+        places = [httpx.URL(url).raw_path.decode() if said or n else url for n, url in enumerate(urls)]
+        said.append(f"{', '.join(places)}: {what}")
+    return "; ".join(said)
+
+
+def _card_error(error: CardError, fetched: Fetched) -> AdapterError:
     if isinstance(error, CardTooLarge):
-        return AnswerTooLarge(url, error.size, error.limit, "the agent card")
-    return ProtocolViolation(url, str(error))
+        return AnswerTooLarge(fetched.url, error.size, error.limit, "the agent card")
+    if isinstance(error, CardInvalid):
+        return UnusableCard(fetched.url, str(error))
+    return ProtocolViolation(fetched.url, str(error))
 
 
 def _names(card: AgentCard, url: str) -> bool:

@@ -64,13 +64,17 @@ class McpAdapter:
         return _Conversation(self._target(endpoint, label), card, self._on_changed)
 
     def _target(self, endpoint: Endpoint, label: str) -> "Target":
+        from interhub.adapters.egress import check_headers
+
         from .target import Target
 
+        headers = expand_all(endpoint.headers, self._env)
+        check_headers(label, headers)
         return Target(
             endpoint=endpoint,
             label=label,
             env=expand_all(endpoint.env, self._env),
-            headers=expand_all(endpoint.headers, self._env),
+            headers=headers,
             cwd=endpoint.cwd or self._default_cwd,
             startup_timeout_s=self._startup_timeout_s,
             client_info={"name": "interhub", "version": version("interhub")},
@@ -80,11 +84,14 @@ class McpAdapter:
 def _label(endpoint: Endpoint) -> str:
     """Name a server that has no name yet, by nothing of its address or command that may be a secret."""
     if endpoint.url:
-        parts = urlsplit(endpoint.url)
-        return f"{parts.scheme}://{parts.hostname}{f':{parts.port}' if parts.port else ''}{parts.path}"
+        try:
+            parts = urlsplit(endpoint.url)
+            return f"{parts.scheme}://{parts.hostname or ''}{f':{parts.port}' if parts.port else ''}{parts.path}"
+        except ValueError:  # it is no URL; whoever connects to it says so
+            return "the server"
     program = Path(endpoint.command[0]).name if endpoint.command else "the server"
     what = next((argument for argument in endpoint.command[1:] if not argument.startswith("-")), "")
-    return f"{program} {what}"[:80].strip().splitlines()[0]
+    return (f"{program} {what}"[:80].strip() or "the server").splitlines()[0]
 
 
 class _Conversation:

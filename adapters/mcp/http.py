@@ -92,7 +92,12 @@ def http_streams(
     Raises:
         BadEndpoint: the address is no HTTP URL.
     """
-    parts = urlsplit(endpoint.url)
+    try:
+        parts = urlsplit(endpoint.url)
+        _ = parts.port  # read, it is checked
+        httpx2.URL(endpoint.url)
+    except (httpx2.InvalidURL, ValueError) as error:
+        raise BadEndpoint(label, f"its address is not a URL: {error}", "give one like https://host/path") from error
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise BadEndpoint(
             label, f"{endpoint.url!r} is not an http or https URL", "give the whole address of the server"

@@ -5,6 +5,7 @@ SDK's own session parses every message into models that drop what they do not kn
 """
 
 import math
+import re
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
@@ -299,7 +300,7 @@ class McpSession:
         if error.code == REQUEST_TIMEOUT and timeout_s is not None and text.endswith("timed out"):
             return RemoteTimeout(self._label, timeout_s)
         if error.code == PARSE_ERROR and text.startswith("Failed to parse"):
-            return ProtocolViolation(self._label, f"its answer is not JSON-RPC: {text[:300]}")
+            return ProtocolViolation(self._label, f"its answer is not JSON-RPC{_syntax(text)}")
         if error.code == INVALID_REQUEST and text.startswith(
             ("Unexpected content type", "Redirect to", "server answered a")
         ):
@@ -422,3 +423,9 @@ def adapter_error(error: BaseException, label: str) -> AdapterError | None:
 
 def _object(value: object) -> Mapping[str, Any]:
     return cast("Mapping[str, Any]", value) if isinstance(value, Mapping) else {}
+
+
+def _syntax(text: str) -> str:
+    """Return where JSON is broken, out of what pydantic says about it; nothing where it is not that."""
+    found = re.search(r"Invalid JSON: ([^\[\n]+)", text)
+    return f" ({found[1].strip()})" if found else ""
