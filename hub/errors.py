@@ -39,6 +39,11 @@ from interhub.agent_cards import CardError, Json
 from interhub.registry import AgentExists, AgentNotFound, DatabaseError, ImportUnreadable, InvalidAgentId
 
 
+def shown(given: str, most: int = 80) -> str:
+    """Return what somebody gave us, quoted as errors show it: no control characters, and not all of a book."""
+    return repr(given if len(given) <= most else given[: most - 1] + "…")
+
+
 class HubError(Exception):
     """The hub refused, or failed."""
 
@@ -109,8 +114,10 @@ class CapabilityNotFound(HubError):
         self.near = near
 
     def __str__(self) -> str:
+        if not self.capability:
+            return f"agent {self.agent_id!r} can do several things: name one ({', '.join(self.near)}, ...)"
         hint = f"did you mean {' or '.join(self.near)}?" if self.near else f"see `interhub agents show {self.agent_id}`"
-        return f"agent {self.agent_id!r} has nothing called {self.capability!r}; {hint}"
+        return f"agent {self.agent_id!r} has nothing called {shown(self.capability)}; {hint}"
 
 
 class NoCapableAgent(HubError):
@@ -121,7 +128,7 @@ class NoCapableAgent(HubError):
         self.need = need
 
     def __str__(self) -> str:
-        return f"no registered agent can do {self.need!r}; see `interhub agents list`"
+        return f"no registered agent can do {shown(self.need, 200)}; see `interhub agents list`"
 
 
 class RunNotFound(HubError):
@@ -132,7 +139,7 @@ class RunNotFound(HubError):
         self.run_id = run_id
 
     def __str__(self) -> str:
-        return f"no run has the id {self.run_id!r}; see `interhub runs list`"
+        return f"no run has the id {shown(self.run_id)}; see `interhub runs list`"
 
 
 class RunEnded(HubError):

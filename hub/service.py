@@ -18,6 +18,7 @@ from interhub.adapters import (
     Principal,
     Report,
     Resume,
+    TextPart,
     ignore,
 )
 from interhub.agent_cards import Capability, JsonObject, Kind
@@ -27,11 +28,14 @@ from interhub.registry.search import Index, Match
 from .audit import AuditLog, AuditRecord
 from .discovery import Discovery, FromDocument, Source
 from .dispatch import Dispatcher
-from .errors import CapabilityNotFound
+from .errors import BadRequest, CapabilityNotFound, shown
 from .supervisor.run import Answer, Assignment, Event, Run, RunState
 from .supervisor.supervisor import Supervisor
 
 log = structlog.get_logger()
+
+MAX_CONTEXT_ID = 200
+"""Most characters of a conversation's id."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -227,9 +231,11 @@ class Hub:
         """Begin a durable run. The same idempotency key gives the same run.
 
         Raises:
+            BadRequest: nothing is wanted, or what is said contradicts itself.
             PlanInvalid: the workflow has mistakes.
             AgentNotFound, CapabilityNotFound: whom it is delegated to is not there.
         """
+        check_assignment(assignment)
         if assignment.agent_id:
             agent = await self.agent(assignment.principal, assignment.agent_id)
             if assignment.capability:
@@ -352,6 +358,35 @@ def capability_of(agent: Agent, name: str, kind: Kind | None = None) -> Capabili
             return found
     elif len(agent.card.capabilities) == 1:
         return agent.card.capabilities[0]
+    others = [f"{each.name} ({each.kind.value})" for each in agent.card.capabilities if each.name == name]
+    if others and kind is not None:
+        raise CapabilityNotFound(agent.id, f"{name} ({kind.value})", tuple(others))
     names = [capability.name for capability in agent.card.capabilities]
     near = get_close_matches(name, names, n=3) if name else names[:3]
     raise CapabilityNotFound(agent.id, name, tuple(near))
+
+
+def check_assignment(assignment: Assignment) -> None:
+    """Refuse an assignment that wants nothing, or says what would be left aside.
+
+    Raises:
+        BadRequest: says what is wrong and what to give.
+    """
+    if not (assignment.agent_id or assignment.workflow is not None or _wants_something(assignment.goal)):
+        raise BadRequest("nothing is wanted yet", "say the goal in words, or name a workflow or an agent")
+    if assignment.capability and not assignment.agent_id:
+        raise BadRequest(f"capability {shown(assignment.capability)} says nothing without an agent", "name the agent")
+    if assignment.arguments and not assignment.agent_id:
+        raise BadRequest("arguments are for one capability of an agent", "name the agent and the capability")
+    if assignment.inputs and not assignment.agent_id and assignment.workflow is None:
+        raise BadRequest("inputs are for a workflow", "name the workflow")
+    for context_id in (assignment.context_id, assignment.goal.context_id):
+        if len(context_id) > MAX_CONTEXT_ID or any(ord(character) < 32 for character in context_id):
+            raise BadRequest(
+                f"context id {shown(context_id)} is none of ours",
+                f"leave it out, or take an earlier run's (at most {MAX_CONTEXT_ID} characters, none of them control)",
+            )
+
+
+def _wants_something(goal: Message) -> bool:
+    return any(not isinstance(part, TextPart) or part.text.strip() for part in goal.parts)

@@ -12,6 +12,10 @@ RegistryError
 """
 
 
+def _shown(agent_id: str) -> str:
+    return repr(agent_id if len(agent_id) <= 80 else agent_id[:79] + "…")
+
+
 class RegistryError(Exception):
     """The registry refused."""
 
@@ -27,7 +31,7 @@ class AgentNotFound(RegistryError):
 
     def __str__(self) -> str:
         hint = f"did you mean {' or '.join(self.near)}?" if self.near else "see `interhub agents list`"
-        return f"no agent is registered as {self.agent_id!r}; {hint}"
+        return f"no agent is registered as {_shown(self.agent_id)}; {hint}"
 
 
 class AgentExists(RegistryError):
@@ -50,7 +54,7 @@ class InvalidAgentId(RegistryError):
 
     def __str__(self) -> str:
         return (
-            f"{self.agent_id!r} cannot be an agent's id: use 1 to 32 lower-case letters, digits and hyphens, "
+            f"{_shown(self.agent_id)} cannot be an agent's id: use 1 to 32 lower-case letters, digits and hyphens, "
             "beginning and ending with a letter or digit"
         )
 

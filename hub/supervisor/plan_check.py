@@ -167,6 +167,12 @@ def _say_problem(problem: ErrorDetails, path: Path, model: type[BaseModel]) -> s
             return f"{path[-1]!r} is missing"
         case "string_pattern_mismatch":
             return f"{given!r} cannot be an id: begin with a letter; then letters, digits and underscores, at most 48"
+        case "tuple_type" | "list_type":
+            return "must be a list"
+        case "too_short":
+            return "must not be empty"
+        case "string_type":
+            return f"must be text, not {type(given).__name__}; put it in quotes"
         case _:
             return problem["msg"]
 

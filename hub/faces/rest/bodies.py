@@ -181,14 +181,17 @@ class MessageBody(Body):
 
 # Runs
 
+_MOST = 10**12
+"""No limit is larger: a number that JSON, or the database, cannot hold is none."""
+
 
 class BudgetBody(Body):
     """Limits of the whole tree of a delegation; what is left out has none (depth: 8)."""
 
     depth: int = Field(default=8, ge=0, le=64)
-    calls: int | None = Field(default=None, ge=1)
-    tokens: int | None = Field(default=None, ge=1)
-    cost_usd: float | None = Field(default=None, gt=0)
+    calls: int | None = Field(default=None, ge=1, le=_MOST)
+    tokens: int | None = Field(default=None, ge=1, le=_MOST)
+    cost_usd: float | None = Field(default=None, gt=0, le=_MOST)
 
     def budget(self) -> Budget:
         """Return it as runs know it."""
@@ -207,7 +210,7 @@ class SubmitRun(Body):
     inputs: JsonMap = Field(default={}, description="The workflow's inputs.")
     members: list[str] = Field(default=[], description="With the goal alone: plan only over these agents.")
     context_id: str = Field(default="", description="The conversation it belongs to; empty begins a new one.")
-    idempotency_key: str = Field(default="", description="The same key gives the same run.")
+    idempotency_key: str = Field(default="", max_length=200, description="The same key gives the same run.")
     budget: BudgetBody = BudgetBody()
     wait_s: float = Field(default=0.0, ge=0, le=3600, description="Seconds to wait for the run to end or to ask.")
 

@@ -74,7 +74,7 @@ STEP = "  - {id: a, call: {agent: writer, message: x}}\n"
         ("- 1\n", "a workflow is a mapping"),
         ("", "this is empty"),
         ("name: x\nstepz:\n" + STEP, "did you mean 'steps'?"),
-        ("name: x\nsteps: []\n", "at least 1 item"),
+        ("name: x\nsteps: []\n", "must not be empty"),
         ("steps:\n  - id: a\n    cal: {agent: writer}\n", "w.yaml:2, steps.a: a step has exactly one of"),
         ("steps:\n  - id: a\n    call: {agnt: writer}\n", "w.yaml:3, steps.a.call.agnt: 'agnt' is not known"),
         ("steps:\n" + STEP + STEP, "2 steps have the id 'a'"),
