@@ -1,18 +1,19 @@
 """The hub's own tools, carried out: delegate and what goes with its runs, find, call."""
 
+import re
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from typing import TypeAlias, cast
 
 import anyio
 import mcp_types as types
-import yaml
 
 from interhub.adapters import Artifact, DataPart, Message, Part, Role, TextPart
 from interhub.adapters.schemas import ArgumentCheck
 from interhub.agent_cards import Json, JsonObject
-from interhub.hub.errors import BadRequest, QuestionNotFound, RunEnded
+from interhub.hub.errors import BadRequest, PlanInvalid, QuestionNotFound, RunEnded
 from interhub.hub.service import Hub
+from interhub.hub.supervisor.document import Document, read_document
 from interhub.hub.supervisor.run import Answer, Assignment, Event, EventKind, Question, Run, RunState
 
 from .calls import DirectCalls
@@ -30,6 +31,9 @@ BRIEF_CHARS = 20_000
 FULL_CHARS = 200_000
 """Most characters of one text that run_result returns."""
 MAX_ROUNDS = 50
+
+_ID = re.compile(r"[\w.-]*")
+"""What may be meant as an id; a workflow written out has at least a colon in it."""
 
 
 class OwnTools:
@@ -70,10 +74,14 @@ class OwnTools:
     async def _delegate(self, turn: Turn, arguments: JsonObject) -> Result:
         run_id = str(turn.state.get("run_id") or "")
         if not run_id:
-            assignment = _assignment(turn, arguments)
+            document = await _document(arguments.get("workflow"))
+            assignment = _assignment(turn, arguments, document)
             # A client that hangs up now must not leave a run half begun.
             with anyio.CancelScope(shield=True):
-                run_id = (await self._hub.submit(assignment)).id
+                try:
+                    run_id = (await self._hub.submit(assignment)).id
+                except PlanInvalid as invalid:
+                    raise (document.locate(invalid) if document is not None else invalid) from None
         return await self._follow(turn, run_id, self._patience(arguments), limit=BRIEF_CHARS)
 
     async def _status(self, turn: Turn, arguments: JsonObject) -> Result:
@@ -273,14 +281,17 @@ def _form(turn: Turn, question: Question, notes: Mapping[str, str]) -> Form:
     return form.noted(notes.get(question.id, ""))
 
 
-def _assignment(turn: Turn, arguments: JsonObject) -> Assignment:
+def _assignment(turn: Turn, arguments: JsonObject, document: Document | None) -> Assignment:
     key = str(arguments.get("idempotency_key") or turn.idempotency_key)
     agent_id = str(arguments.get("agent") or "")
-    workflow = _workflow(arguments.get("workflow"))
-    if isinstance(workflow, str):
-        if agent_id and workflow != agent_id:
-            raise BadRequest(f"both agent {agent_id!r} and workflow {workflow!r} are named", "name one of them")
-        agent_id, workflow = workflow, None
+    given = arguments.get("workflow")
+    workflow = document.value if document is not None else given if isinstance(given, Mapping) else None
+    if workflow is not None and agent_id:
+        raise BadRequest("a workflow given in `workflow` is not for an agent", "leave `agent` out")
+    if workflow is None and given:
+        if agent_id and given != agent_id:
+            raise BadRequest(f"both agent {agent_id!r} and workflow {given!r} are named", "name one of them")
+        agent_id = str(given)
     goal = Message(role=Role.USER, parts=(TextPart(text=str(arguments["goal"])),), message_id=key)
     return Assignment(
         principal=turn.principal,
@@ -295,17 +306,16 @@ def _assignment(turn: Turn, arguments: JsonObject) -> Assignment:
     )
 
 
-def _workflow(given: Json) -> JsonObject | str | None:
-    """Read a workflow: an object, YAML text of one, or the id of one that is registered."""
-    if given is None or isinstance(given, Mapping):
-        return given
-    try:
-        parsed: object = yaml.safe_load(str(given))
-    except yaml.YAMLError as error:
-        raise BadRequest(f"the workflow is not YAML: {error}") from error
-    if isinstance(parsed, Mapping):
-        return cast("JsonObject", parsed)
-    return str(given).strip() or None
+async def _document(given: Json) -> Document | None:
+    """Read a workflow that is given as YAML text; None where it is an object, or the id of a registered one.
+
+    Raises:
+        PlanInvalid: it is not YAML, or no workflow; says the line.
+    """
+    if not isinstance(given, str) or _ID.fullmatch(given):
+        return None
+    # In a thread: the YAML reader takes a second for a quarter of a megabyte.
+    return await anyio.to_thread.run_sync(read_document, given)
 
 
 def _whole(run: Run, limit: int) -> types.CallToolResult:
