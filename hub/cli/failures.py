@@ -15,9 +15,11 @@ from .session import print_json
 def report(error: Exception, *, as_json: bool, debug: bool) -> Exit:
     """Say an error, and return the exit code for it."""
     from interhub.hub.client import ApiProblem
-    from interhub.hub.errors import problem_of
+    from interhub.hub.errors import BadRequest, problem_of
 
     code = exit_of(error)
+    if isinstance(error, UnicodeEncodeError):  # Python keeps bytes of the command line that are no text as surrogates
+        error = BadRequest(f"an argument is not UTF-8 text: {error.object[:80]!r}")
     if isinstance(error, ApiProblem):
         document = dict(error.body)
     else:

@@ -35,6 +35,9 @@ CARD_PATH = "/.well-known/agent-card.json"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _PROBES = frozenset({"/healthz", "/readyz"})
 _HUB_CARDS = frozenset({CARD_PATH, f"/a2a{CARD_PATH}"})
+_DISCARD_BYTES = 64 * 1024 * 1024
+_DISCARD_S = 5.0
+"""How much, and how long, is read of a body that is too large, so that its sender gets to read the refusal."""
 _BAD_HOST = "this hub does not answer to the name {host!r}; add it to server.allowed_hosts if it should"
 _BAD_ORIGIN = "a page of {origin!r} may not use this hub"
 
@@ -165,6 +168,8 @@ class Entrance:
                 if refused is None and b"transfer-encoding" in headers:
                     receive, refused = await self._read(scope, receive)
                 if refused is not None:
+                    if refused.status_code == 413 and b"expect" not in headers:
+                        await _discard(receive)
                     await refused(scope, receive, answered)
                 else:
                     await self._app(scope, receive, answered)
@@ -189,7 +194,7 @@ class Entrance:
         length = headers.get(b"content-length", b"0")
         if not length.isdigit():
             return refuse(scope, http_problem(400, "Content-Length is not a number"))
-        if int(length) > perimeter.max_body_bytes:
+        if len(length) > 18 or int(length) > perimeter.max_body_bytes:
             return self._too_large(scope)
         authorization = headers.get(b"authorization", b"").decode("latin-1")
         api_key = headers.get(b"x-api-key", b"").decode("latin-1")
@@ -257,6 +262,17 @@ class _Answered:
             self.status = message["status"]
             message = {**message, "headers": [*message.get("headers", ()), (b"x-request-id", self._request_id)]}
         await self._send(message)
+
+
+async def _discard(receive: Receive) -> None:
+    """Read on for a while and drop it: a client that is still sending when we close sees a reset, not our answer."""
+    dropped = 0
+    with anyio.move_on_after(_DISCARD_S):
+        while dropped < _DISCARD_BYTES:
+            message = await receive()
+            dropped += len(message.get("body", b""))
+            if message["type"] == "http.disconnect" or not message.get("more_body", False):
+                return
 
 
 def _trace_context(headers: Mapping[bytes, bytes]) -> Context | None:

@@ -14,7 +14,9 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.types import Receive, Scope, Send
 
+from interhub.hub.errors import BadRequest
 from interhub.hub.faces.http import CARD_PATH, principal_of
+from interhub.hub.faces.refusals import refusal
 from interhub.hub.service import Hub
 
 from .cards import Cards, asked_version
@@ -24,6 +26,8 @@ from .rest03 import old_rest_routes
 HUB_PATH = "/a2a"
 AGENT_PATH = "/agents/{agent_id}/a2a"
 
+_PYDANTIC = re.compile(rb' \[type=.*?\](?=\\n|")|\\n *For further information visit [^\\"]*')
+"""What pydantic adds to its messages for those who write Python, in a JSON string."""
 _VERSION = re.compile(r"(1\.0|0\.3)(\.\d+)?")
 
 
@@ -45,10 +49,11 @@ def a2a_routes(hub: Hub, *, public_agents: bool = True) -> list[BaseRoute]:
         for address in (path, f"{path}/"):
             (route,) = create_jsonrpc_routes(handler, address, contexts, enable_v0_3_compat=True)
             routes.append(Route(address, _Strict(route.endpoint), methods=["POST"]))
-        rest = [*old_rest_routes(handler, contexts), *create_rest_routes(handler, contexts)]
+        old, new = old_rest_routes(handler, contexts), create_rest_routes(handler, contexts)
         # The SDK ends its list with a Mount for any first segment as tenant, which would take every path after it; our
         # interfaces name no tenant, the key does.
-        routes.append(Mount(f"{path}/rest", routes=[route for route in rest if isinstance(route, Route)]))
+        rest = [*old, *(_readable(route) for route in new if isinstance(route, Route))]
+        routes.append(Mount(f"{path}/rest", routes=rest))
     return routes
 
 
@@ -66,7 +71,27 @@ class _Strict:
         except orjson.JSONDecodeError as error:
             said = {"code": -32700, "message": f"the request is not JSON: {error}"}
             response = JSONResponse({"jsonrpc": "2.0", "id": None, "error": said})
+        if _PYDANTIC.search(getattr(response, "body", b"")):
+            # In 0.3 the SDK tells pydantic's own text. Nothing else of the response depends on its length.
+            response = Response(_PYDANTIC.sub(b"", response.body), response.status_code, media_type="application/json")
         await response(scope, receive, send)
+
+
+def _readable(route: Route) -> Route:
+    """Refuse, before the SDK reads it, a body over REST that is not JSON; one that is empty is the SDK's to refuse."""
+    if "POST" not in (route.methods or ()):
+        return route
+    inner = route.endpoint
+
+    async def endpoint(request: Request) -> Response:
+        try:
+            orjson.loads(await request.body() or b"{}")
+        except orjson.JSONDecodeError as error:
+            return refusal(request.scope, BadRequest(f"the request is not JSON: {error}"))
+        found: Response = await inner(request)
+        return found
+
+    return Route(route.path, endpoint, methods=sorted(route.methods or ()))
 
 
 class _Contexts(ServerCallContextBuilder):
