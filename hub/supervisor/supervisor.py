@@ -333,7 +333,7 @@ class Supervisor:
             "context_id": context_id,
         }
         # The journal comes first: a run that is written but not started is started at the next start-up.
-        self._journal.post_change(lambda connection: records.add_run(connection, record))
+        await self._journal.write(lambda connection: records.add_run(connection, record))
         await self._journal.append(Fact(run_id=run_id, kind=EventKind.RUN_SUBMITTED, at=at, payload=payload))
 
     # Start-up
