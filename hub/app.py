@@ -135,7 +135,8 @@ async def application(settings: Settings, home: DataDir, url: str) -> AsyncGener
             return {}
 
         routed = Starlette(
-            routes=[*rest_routes(hub, readiness=readiness, state_key=state_key), Rest(faces)], exception_handlers=exception_handlers()
+            routes=[*rest_routes(hub, readiness=readiness, state_key=state_key), Rest(faces)],
+            exception_handlers=exception_handlers(),
         )
         yield Entrance(routed, authenticator=api_keys(settings, home), perimeter=_perimeter(settings))
 
