@@ -10,6 +10,7 @@ from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanage
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import cast
+from urllib.parse import urlsplit
 
 import anyio
 import httpx
@@ -71,6 +72,7 @@ def check_url(url: str) -> httpx.URL:
         BadEndpoint: it is not an absolute http or https URL, or it holds a user and password.
     """
     try:
+        urlsplit(url)  # httpx takes a bracket that is left open for a part of the name
         parsed = httpx.URL(url)
         host = parsed.host  # decoded here, as far as it is IDNA
     except (httpx.InvalidURL, TypeError, ValueError) as error:  # ValueError: an IPv6 address or IDN that is none

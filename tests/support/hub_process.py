@@ -12,7 +12,7 @@ from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 COMMAND = (sys.executable, "-m", "interhub.hub.cli")
 START_S = 60.0
@@ -62,13 +62,13 @@ class Cli:
         )
         return Said(code=ended.returncode, out=ended.stdout, err=ended.stderr)
 
-    def start(self, *arguments: str) -> "subprocess.Popen[str]":
-        """Start a command that goes on."""
+    def start(self, *arguments: str, log: IO[str] | None = None) -> "subprocess.Popen[str]":
+        """Start a command that goes on. `log` takes its stderr: whoever writes much there would stop at a full pipe."""
         return subprocess.Popen(
             [*COMMAND, "--data-dir", str(self.data_dir), *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=log or subprocess.PIPE,
             text=True,
             cwd=self.cwd,
             env=environment(self.home, self.env),
@@ -105,9 +105,9 @@ class HubProcess:
 
 
 @contextmanager
-def hub_process(command: Cli, *arguments: str) -> Generator[HubProcess]:
+def hub_process(command: Cli, *arguments: str, log: IO[str] | None = None) -> Generator[HubProcess]:
     """Start a hub on a free port, and stop it at the end however it goes."""
-    process = command.start("serve", "--port", "0", *arguments)
+    process = command.start("serve", "--port", "0", *arguments, log=log)
     try:
         url = wait_until_ready(command, process)
         key = (command.data_dir / "api.key").read_text().strip()
