@@ -167,17 +167,18 @@ class Discovery:
         for protocol in order:
             try:
                 return await self._look_with(protocol, source)
-            except (RemoteDenied, BadEndpoint):
-                raise  # the other protocol would be refused for the same reason
+            except RemoteDenied:
+                raise
             except AdapterError as failure:
                 log.debug("discovery_failed", url=source.url, protocol=protocol, error=str(failure))
                 failures.append(failure)
         # A dead host says so once; a live one that is neither says what each of the two readers found.
         if all(isinstance(failure, RemoteUnavailable) for failure in failures) or len(failures) == 1:
             raise failures[0]
-        for unusable in failures:
-            if isinstance(unusable, UnusableCard):
-                raise unusable  # an A2A agent, then
+        # Only now: a site that redirects every unknown path elsewhere may still be an MCP server at this one.
+        for certain in failures:
+            if isinstance(certain, UnusableCard | BadEndpoint):
+                raise certain
         found = "; ".join(f"as {name}: {_reason(each)}" for name, each in zip(order, failures, strict=True))
         raise ProtocolViolation(source.url, f"neither an A2A agent nor an MCP server answers there ({found})")
 
