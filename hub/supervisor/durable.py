@@ -6,9 +6,10 @@ so a run makes the same calls in the same order each time: it decides only by it
 its branches one at a time, and each branch is exactly one recorded call.
 """
 
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from enum import StrEnum
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from interhub.agent_cards import Json, JsonObject
 
@@ -115,3 +116,22 @@ class Engine(Protocol):
     async def stop(self) -> None:
         """End. Runs under way stay so and are taken up by the next process."""
         ...
+
+
+class TaskBranch:
+    """A branch that is one asyncio task: it makes one recorded call."""
+
+    def __init__(self, work: Coroutine[Any, Any, Json]) -> None:
+        self.task: asyncio.Task[Json] = asyncio.ensure_future(work)
+
+    def result(self) -> Json:
+        """Return what the call gave, or raise what it raised."""
+        return self.task.result()
+
+    async def drop(self) -> None:
+        """End the task, and return when it has ended."""
+        if not self.task.done():
+            self.task.cancel()
+            await asyncio.wait([self.task])
+        if not self.task.cancelled():
+            self.task.exception()  # looked at, so that asyncio does not report it

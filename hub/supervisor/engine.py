@@ -33,7 +33,7 @@ from dbos import error as dbos_error
 from interhub.agent_cards import Json, JsonObject
 from interhub.registry.database import postgres_connector
 
-from .durable import Body, Branch, Crashed, EngineState, Execute
+from .durable import Body, Branch, Crashed, EngineState, Execute, TaskBranch
 
 APPLICATION_VERSION = "interhub-plan-1"
 """Of the interpreter: runs of another one are left alone. DBOS's own default changes with every edit of the code."""
@@ -80,30 +80,13 @@ if sys.version_info >= (3, 12) and sqlite3.sqlite_version_info < (3, 42):
     _suit_old_sqlite()
 
 
-class _Task:
-    """A branch: one asyncio task that makes one recorded call."""
-
-    def __init__(self, work: Coroutine[Any, Any, Json]) -> None:
-        self.task: asyncio.Task[Json] = asyncio.ensure_future(work)
-
-    def result(self) -> Json:
-        return self.task.result()
-
-    async def drop(self) -> None:
-        if not self.task.done():
-            self.task.cancel()
-            await asyncio.wait([self.task])
-        if not self.task.cancelled():
-            self.task.exception()  # looked at, so that asyncio does not report it
-
-
 class _Execution:
     """One execution of a workflow."""
 
     def __init__(self, run_id: str, *, recovered: bool) -> None:
         self._id = run_id
         self._recovered = recovered
-        self._open: list[_Task] = []
+        self._open: list[TaskBranch] = []
 
     @property
     def id(self) -> str:
@@ -141,7 +124,7 @@ class _Execution:
         return await self._begin(DBOS.recv_async(topic, timeout_seconds=timeout_s))
 
     async def wait(self, branches: Sequence[Branch]) -> tuple[Branch, ...]:
-        tasks = [cast("_Task", branch).task for branch in branches]
+        tasks = [cast("TaskBranch", branch).task for branch in branches]
         done, _ = await DBOS.asyncio_wait(list(tasks), return_when=asyncio.FIRST_COMPLETED)
         return tuple(branch for branch, task in zip(branches, tasks, strict=True) if task in done)
 
@@ -153,7 +136,7 @@ class _Execution:
             await branch.drop()
 
     async def _begin(self, work: Coroutine[Any, Any, Json]) -> Branch:
-        branch = _Task(work)
+        branch = TaskBranch(work)
         self._open.append(branch)
         await asyncio.sleep(0)  # its first slice, in which it draws its number, comes before anything else
         return branch

@@ -13,7 +13,7 @@ import orjson
 
 from interhub.agent_cards import Json, JsonObject
 
-from .durable import Body, Branch, Crashed, EngineState, Execute
+from .durable import Body, Branch, Crashed, EngineState, Execute, TaskBranch
 
 
 class NotDeterministic(AssertionError):
@@ -32,28 +32,13 @@ class Record:
     messages: dict[str, "asyncio.Future[Json]"] = field(default_factory=dict[str, "asyncio.Future[Json]"])
 
 
-class _Task:
-    def __init__(self, work: Coroutine[Any, Any, Json]) -> None:
-        self.task: asyncio.Task[Json] = asyncio.ensure_future(work)
-
-    def result(self) -> Json:
-        return self.task.result()
-
-    async def drop(self) -> None:
-        if not self.task.done():
-            self.task.cancel()
-            await asyncio.wait([self.task])
-        if not self.task.cancelled():
-            self.task.exception()
-
-
 class _Execution:
     def __init__(self, engine: "MemoryEngine", run_id: str, *, recovered: bool) -> None:
         self._engine = engine
         self._id = run_id
         self._recovered = recovered
         self._drawn = 0
-        self._open: list[_Task] = []
+        self._open: list[TaskBranch] = []
 
     @property
     def id(self) -> str:
@@ -85,7 +70,7 @@ class _Execution:
         return await self._begin(self._recorded(f"receive {topic}", body))
 
     async def wait(self, branches: Sequence[Branch]) -> tuple[Branch, ...]:
-        tasks = [branch.task for branch in branches if isinstance(branch, _Task)]
+        tasks = [branch.task for branch in branches if isinstance(branch, TaskBranch)]
 
         async def body() -> Json:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -109,7 +94,7 @@ class _Execution:
             await branch.drop()
 
     async def _begin(self, work: Coroutine[Any, Any, Json]) -> Branch:
-        branch = _Task(work)
+        branch = TaskBranch(work)
         self._open.append(branch)
         await asyncio.sleep(0)
         return branch
