@@ -1,6 +1,6 @@
 """The contract between the hub and whatever speaks to an agent: Adapter, Connection, Call and Outcome."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
@@ -45,6 +45,8 @@ class Resume:
     """The state blob that came with the question, byte for byte."""
     accepted: bool = True
     """False when the person declined to answer."""
+    message_id: str = ""
+    """Id of the message that the answer came in, where it came in one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,8 +99,23 @@ class Completed:
     structured: Json = None
     """A tool's structured content, by the capability's output schema."""
     usage: Usage | None = None
+    as_message: bool = False
+    """The agent answered with a message and made no task of the call (A2A 1.0, section 3.1.1)."""
     raw: JsonObject | None = None
     """The protocol's own result, so that a relay of the same protocol loses nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputRequest:
+    """One of several things that an agent asks at once."""
+
+    key: str
+    """Names it within its question: the answer's field of that name answers it."""
+    question: tuple[Part, ...]
+    schema: JsonObject | None = None
+    """JSON Schema of the answer; without it the answer is text."""
+    auth: bool = False
+    """The agent wants the person to go somewhere and authenticate; any answer but null says that it was done."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,6 +131,29 @@ class InputRequired:
     """The agent wants the person to authenticate (A2A `TASK_STATE_AUTH_REQUIRED`, MCP url elicitation)."""
     raw: JsonObject | None = None
     """The protocol's own request, so that a relay of the same protocol loses nothing."""
+    requests: tuple[InputRequest, ...] = ()
+    """Where several things are asked at once: each of them. The rest then says them together (see `several`)."""
+
+    @staticmethod
+    def several(
+        requests: Sequence[InputRequest], *, state: Json = None, raw: JsonObject | None = None
+    ) -> "InputRequired":
+        """Ask several things at once.
+
+        The answer is one object, with a field for each request by its key; null there declines that one.
+        """
+        fields: dict[str, Json] = {}
+        for request in requests:
+            wanted: JsonObject = request.schema or {"type": "object" if request.auth else "string"}
+            fields[request.key] = {"anyOf": [wanted, {"type": "null"}]}
+        return InputRequired(
+            question=tuple(part for request in requests for part in request.question),
+            schema={"type": "object", "properties": fields, "required": [request.key for request in requests]},
+            state=state,
+            auth=any(request.auth for request in requests),
+            raw=raw,
+            requests=tuple(requests) if len(requests) > 1 else (),
+        )
 
 
 Outcome: TypeAlias = Completed | InputRequired

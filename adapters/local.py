@@ -10,7 +10,9 @@ functions, or an object whose public methods are its skills.
 * Plain functions run in a thread, so that they cannot stall the hub; `report` is then a plain function too. They cannot
   be interrupted: when their call is cancelled they are left behind, and what they still report or return is dropped.
 * A result that is an Outcome is taken as it is; a text is the answer's text; anything else is structured content.
-* A question is asked by returning InputRequired; the function is called again with `resume`.
+* A question is asked by returning InputRequired; the function is called again with `resume`. Several questions at once
+  are `InputRequired.several`.
+* `@as_task` says that a function takes long, or asks before it begins: clients that know tasks then get one.
 * An exception is the agent's refusal; its traceback goes to the log.
 """
 
@@ -24,7 +26,7 @@ from dataclasses import dataclass, is_dataclass
 from functools import partial
 from pathlib import Path
 from types import ModuleType
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import anyio
 import anyio.from_thread
@@ -33,7 +35,7 @@ import structlog
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model
 from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
 
-from interhub.agent_cards import AgentCard, Capability, Endpoint, Json, JsonObject, Kind
+from interhub.agent_cards import AgentCard, Capability, Endpoint, Json, JsonObject, Kind, TaskSupport
 
 from .base import Call, Completed, Connection, InputRequired, Outcome, Report, Update
 from .content import DataPart, TextPart, text_of
@@ -42,7 +44,27 @@ from .errors import AdapterError, BadEndpoint, RemoteRefused
 _GIVEN = frozenset({"report", "call", "resume"})
 """Parameters that are filled in by the adapter, not by the caller."""
 
+_TASK = "__interhub_task__"
+
+FunctionT = TypeVar("FunctionT", bound=Callable[..., object])
+
 _log = structlog.get_logger(__name__)
+
+
+def as_task(
+    support: TaskSupport = TaskSupport.OPTIONAL, *, asks_first: bool = False
+) -> Callable[[FunctionT], FunctionT]:
+    """Say of a function whether a use of it can, or must, be a task.
+
+    With `asks_first`, what it returns InputRequired for when it is called without `resume` is asked before there is a
+    task; that first call must return at once. The task is the call with the answer.
+    """
+
+    def mark(function: FunctionT) -> FunctionT:
+        setattr(function, _TASK, (support, asks_first))
+        return function
+
+    return mark
 
 
 class LocalAdapter:
@@ -280,6 +302,7 @@ def _skill(name: str, function: Callable[..., object], where: str) -> _Skill:
     except (PydanticSchemaGenerationError, PydanticUserError, TypeError, ValueError, NameError) as error:
         raise BadEndpoint(where, f"the signature of {name} has no JSON Schema: {error}") from error
     doc = inspect.getdoc(function) or ""
+    support, asks_first = cast("tuple[TaskSupport, bool]", getattr(function, _TASK, (TaskSupport.UNSAID, False)))
     capability = Capability(
         name=name,
         kind=Kind.SKILL,
@@ -287,6 +310,8 @@ def _skill(name: str, function: Callable[..., object], where: str) -> _Skill:
         description=doc,
         input_schema={key: value for key, value in input_schema.items() if key not in ("title", "description")},
         output_schema=_output_schema(signature.return_annotation),
+        task_support=support,
+        asks_first=asks_first,
     )
     return _Skill(function=function, capability=capability, model=model, fields=parameters, given=frozenset(given))
 

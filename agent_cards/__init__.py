@@ -2,7 +2,7 @@
 
 from .build import agent_card_for, hub_card
 from .canonical import digest
-from .capability import SKILL_INPUT_SCHEMA, Capability, Kind
+from .capability import SKILL_INPUT_SCHEMA, Capability, Kind, TaskSupport
 from .card import AgentCard
 from .codec import (
     capability_from_json,
@@ -50,3 +50,6 @@ __all__ = [
     "read_card",
     "write_card",
 ]
+    "Signature",
+    "SignatureState",
+    "TaskSupport",

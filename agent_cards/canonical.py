@@ -66,7 +66,10 @@ def _interface(endpoint: Endpoint) -> Json:
 
 
 def _said(capability: Capability) -> Json:
+    # Left out where nothing is said, so that digests of agents that know no tasks stay what they were.
+    tasks: dict[str, Json] = {"taskSupport": capability.task_support.value} if capability.task_support else {}
     return {
+        **tasks,
         "kind": capability.kind.value,
         "name": capability.name,
         "title": capability.title,

@@ -21,6 +21,19 @@ class Kind(StrEnum):
     """An MCP prompt: takes named strings, answers with messages."""
 
 
+class TaskSupport(StrEnum):
+    """Whether a use of a capability can go on after its request was answered, as an MCP task (SEP-2663)."""
+
+    UNSAID = ""
+    """The agent does not say."""
+    FORBIDDEN = "forbidden"
+    """It is always waited for."""
+    OPTIONAL = "optional"
+    """It may take long: a task for clients that know tasks, waited for otherwise."""
+    REQUIRED = "required"
+    """It takes so long that it is a task or nothing."""
+
+
 SKILL_INPUT_SCHEMA: JsonObject = {
     "type": "object",
     "properties": {
@@ -54,5 +67,8 @@ class Capability:
     """Media types it takes; empty means the card's defaults."""
     output_modes: tuple[str, ...] = ()
     """Media types it gives; empty means the card's defaults."""
+    task_support: TaskSupport = TaskSupport.UNSAID
+    asks_first: bool = False
+    """It asks for input before any work is begun, so that a task of it is made only after the answer."""
     raw: JsonObject = field(default_factory=empty_object)
     """The definition as the agent sent it, so that a relay loses nothing. Empty for what we made ourselves."""

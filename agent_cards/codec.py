@@ -46,6 +46,8 @@ def capability_to_json(capability: Capability) -> dict[str, Json]:
         "inputModes": list(capability.input_modes),
         "outputModes": list(capability.output_modes),
         "raw": dict(capability.raw),
+        "taskSupport": capability.task_support.value,
+        "asksFirst": capability.asks_first,
     }
     shaped: dict[str, Json] = {
         "name": capability.name,
@@ -222,3 +224,9 @@ def _capability(fields: _Fields) -> Capability:
         output_modes=fields.texts("outputModes"),
         raw=fields.object("raw"),
     )
+    try:
+        task_support = TaskSupport(fields.text("taskSupport"))
+    except ValueError:
+        raise fields.wrong("taskSupport", f"one of {', '.join(TaskSupport)}") from None
+        task_support=task_support,
+        asks_first=fields.flag("asksFirst"),

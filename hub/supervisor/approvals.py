@@ -16,7 +16,7 @@ from interhub.registry.database import reading
 from . import records
 from .arguments import text_slot
 from .durable import Engine
-from .envelope import mapping, text
+from .envelope import mapping, sequence, text
 from .journal import Fact, Journal
 from .records import QuestionRecord
 from .run import Answer, EventKind
@@ -43,6 +43,11 @@ class Approvals:
             BadRequest: the answer does not fit the question's schema.
         """
         record = _pick(run_id, question_id, asked)
+        if answer.request:
+            together = await self._answer_request(record, answer)
+            if together is None:
+                return
+            answer = together
         answer = _fitted(answer, record)
         by = answer.by.key
         shaped: dict[str, Json] = {
@@ -61,6 +66,35 @@ class Approvals:
             raise QuestionNotFound(run_id, record.question.id, "somebody else has answered this question already")
         await self._journal.append(_answered(record, shaped))
         await self._send(record, shaped)
+
+    async def _answer_request(self, record: QuestionRecord, answer: Answer) -> Answer | None:
+        """Keep the answer to one of several requests. Returns the answer to all once there are all.
+
+        Raises:
+            QuestionNotFound: this is not asked, or somebody was first.
+            BadRequest: the answer does not fit.
+        """
+        question = record.question
+        request = next((one for one in question.requests if one.key == answer.request), None)
+        if request is None:
+            raise QuestionNotFound(question.run_id, question.id, f"it does not ask {answer.request!r}, or not any more")
+        value: Json = None
+        if answer.accepted:
+            data = next((part.data for part in answer.parts if isinstance(part, DataPart)), None)
+            value = data if data is not None else {} if request.auth else text_of(answer.parts)
+            if request.schema is not None and (problems := problems_of(value, request.schema)):
+                raise BadRequest(f"the answer does not fit the question: {'; '.join(problems[:3])}")
+
+        def take(connection: Connection) -> dict[str, Json] | None:
+            return records.answer_request(connection, question.id, answer.request, value)
+
+        given = await self._journal.write(take)
+        if given is None:
+            raise QuestionNotFound(question.run_id, question.id, "somebody else has answered this already")
+        if len(given) < len(sequence(record.asked.get("requests"))):
+            return None
+        accepted = any(one is not None for one in given.values())
+        return replace(answer, parts=(DataPart(data=given),) if accepted else (), accepted=accepted, request="")
 
     async def deliver(self, run_ids: Sequence[str]) -> None:
         """Tell runs again what they were answered: at start-up, for answers whose delivery a crash cut off."""

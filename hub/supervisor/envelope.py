@@ -11,10 +11,13 @@ from interhub.adapters import (
     Budget,
     Completed,
     DataPart,
+    InputRequest,
     InputRequired,
     Message,
     Part,
     Principal,
+    RemoteRefused,
+    Resume,
     TextPart,
     Usage,
     text_of,
@@ -124,7 +127,10 @@ def succeeded(value: StepValue, **more: Json) -> dict[str, Json]:
 def failed(error: BaseException, **more: Json) -> dict[str, Json]:
     """Write the envelope of a step that failed, with the reason and message that every face gives."""
     problem = problem_of(error)
-    return {"ok": False, "error": {"reason": problem.status.reason, "message": problem.message}, **more}
+    said: dict[str, Json] = {"reason": problem.status.reason, "message": problem.message}
+    if isinstance(error, RemoteRefused) and error.code is not None:
+        said["code"] = error.code
+    return {"ok": False, "error": said, **more}
 
 
 def failed_because(reason: str, message: str, **more: Json) -> dict[str, Json]:
@@ -136,7 +142,10 @@ def error_of(envelope: JsonObject) -> RunError:
     """Read the error of an envelope."""
     error = mapping(envelope.get("error"))
     return RunError(
-        reason=text(error, "reason") or "INTERNAL", message=text(error, "message"), step=text(error, "step")
+        reason=text(error, "reason") or "INTERNAL",
+        message=text(error, "message"),
+        step=text(error, "step"),
+        code=code if isinstance(code, int) else None,
     )
 
 
@@ -144,6 +153,7 @@ def question_to_json(asked: InputRequired) -> dict[str, Json]:
     """Write what an agent asks."""
     return {
         "parts": [part_to_json(part) for part in asked.question],
+    code = error.get("code")
         "schema": asked.schema,
         "auth": asked.auth,
         "state": asked.state,
@@ -157,6 +167,45 @@ def usage_to_json(usage: Usage) -> dict[str, Json]:
 
 def usage_from_json(shaped: JsonObject) -> Usage:
     """Read what a call used."""
+    if asked.requests:
+        shaped["requests"] = [
+            {
+                "key": request.key,
+                "parts": [part_to_json(part) for part in request.question],
+                "schema": request.schema,
+                "auth": request.auth,
+            }
+            for request in asked.requests
+        ]
+    return shaped
+
+
+def requests_from_json(shaped: Json) -> tuple[InputRequest, ...]:
+    """Read what is asked at once."""
+    return tuple(
+        InputRequest(
+            key=text(request, "key"),
+            question=parts_from_json(request.get("parts")),
+            schema=mapping(request.get("schema")) if request.get("schema") is not None else None,
+            auth=request.get("auth") is True,
+        )
+        for request in map(mapping, sequence(shaped))
+    )
+
+
+def resume_to_json(resume: Resume) -> dict[str, Json]:
+    """Write an answer that a call is to be given."""
+    parts = [part_to_json(part) for part in resume.answer]
+    return {"parts": parts, "state": resume.state, "accepted": resume.accepted}
+
+
+def resume_from_json(shaped: JsonObject) -> Resume:
+    """Read an answer that a call is to be given."""
+    return Resume(
+        answer=parts_from_json(shaped.get("parts")),
+        state=shaped.get("state"),
+        accepted=shaped.get("accepted") is True,
+    )
     return Usage(
         input_tokens=int(number(shaped, "input_tokens")),
         output_tokens=int(number(shaped, "output_tokens")),
@@ -202,7 +251,9 @@ def assignment_to_json(assignment: Assignment) -> dict[str, Json]:
         "arguments": assignment.arguments,
         "workflow": assignment.workflow,
         "inputs": assignment.inputs,
+    resume = assignment.resume
         "members": list(assignment.members),
+        **({"resume": resume_to_json(resume)} if resume is not None else {}),
         "context": assignment.context_id,
         "key": assignment.idempotency_key,
         "budget": budget_to_json(assignment.budget),

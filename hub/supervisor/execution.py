@@ -31,6 +31,8 @@ from .envelope import (
     principal_from_json,
     principal_to_json,
     text,
+    requests_from_json,
+    resume_from_json,
 )
 from .facts import end_fact, routed_fact
 from .journal import Fact, Journal, outlasting
@@ -180,7 +182,9 @@ class Execution:
         arguments: JsonObject | None = None
         if bare:
             given = mapping(self._given.get("arguments"))
-            arguments = given if given and not self._prefix else None
+            # A capability that was named with no words is called with the arguments, though there be none.
+            outright = bool(given) or (text(self._given, "capability") != "" and not self._goal.parts)
+            arguments = given if outright and not self._prefix else None
         else:
             said = render(spec.message, values) if spec.message else ""
             data = render_all(cast("Json", spec.data), values) if spec.data is not None else None
@@ -213,9 +217,15 @@ class Execution:
     # Taking what branches gave
 
     async def _take(self, ended: list[Leaf]) -> Leaf | None:
+            resume=self._resume() if bare and not self._prefix else None,
         """Take the results of branches, in the order of the plan. Returns the leaf that has failed the plan."""
         more: list[Leaf] = []
         failures: list[Leaf] = []
+    def _resume(self) -> Resume | None:
+        """Return the answer to what the run's capability asked before there was a run."""
+        given = self._given.get("resume")
+        return resume_from_json(mapping(given)) if given is not None else None
+
         for leaf in ended:
             assert leaf.branch is not None, "only leaves with a branch end"
             result, leaf.branch = leaf.branch.result(), None
@@ -268,7 +278,12 @@ class Execution:
             return
         assert leaf.order is not None, "only calls ask"
         approval = asked.get("approval") is True
-        resume = Resume(answer=parts_from_json(answer.get("parts")), state=asked.get("state"), accepted=accepted)
+        resume = Resume(
+            answer=parts_from_json(answer.get("parts")),
+            state=asked.get("state"),
+            accepted=accepted,
+            message_id=text(answer, "message_id"),
+        )
         leaf.round += 1
         leaf.order = replace(
             leaf.order,
@@ -322,10 +337,13 @@ class Execution:
         shown: dict[str, Json] = {name: asked.get(name) for name in ("parts", "schema", "auth", "approval")}
         row = {**shown, "agent": question.agent_id, "workflow": self._durable.id}
         digest = text(asked, "digest")
+            requests=requests_from_json(asked.get("requests")),
         await self._journal.write(
             lambda connection: records.ask(connection, question, row, attempt=attempts, digest=digest)
         )
         self._tell(
+        if question.requests:
+            shown["requests"] = asked.get("requests")
             EventKind.QUESTION_ASKED,
             question.step,
             attempts,

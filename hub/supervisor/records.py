@@ -17,7 +17,7 @@ from interhub.adapters.content import parts_from_json
 from interhub.agent_cards import Json, JsonObject
 from interhub.registry.database import blobs, delegations, events, insert_new, questions, runs
 
-from .envelope import mapping
+from .envelope import mapping, requests_from_json
 from .run import Question, RunState
 
 
@@ -190,13 +190,31 @@ def answer_question(connection: Connection, question_id: str, answer: JsonObject
     return connection.execute(query).rowcount == 1
 
 
+def answer_request(connection: Connection, question_id: str, key: str, value: Json) -> dict[str, Json] | None:
+    """Take the answer to one of the several requests of an open question, and return all that are given.
+
+    None when the question is not open, has no such request, or somebody was first.
+    """
+    query = select(questions.c.asked).where(questions.c.id == question_id, questions.c.state == "open")
+    asked = connection.execute(query.with_for_update()).scalar()
+    if asked is None:
+        return None
+    given = dict(mapping(asked.get("given")))
+    if key in given or all(request.key != key for request in requests_from_json(asked.get("requests"))):
+        return None
+    given[key] = value
+    connection.execute(update(questions).where(questions.c.id == question_id).values(asked={**asked, "given": given}))
+    return given
+
+
 @dataclass(frozen=True, kw_only=True)
 class QuestionRecord:
     """A question's row."""
 
     question: Question
     asked: JsonObject
-    """What was asked as JSON, and `workflow`: the run or child run that waits for the answer."""
+    """What was asked as JSON, `workflow`: the run or child run that waits for the answer, and `given`: the answers to
+    some of several requests."""
     attempt: int
     state: str
     """`open`, `answered`, `closed` or `expired`."""
@@ -283,6 +301,11 @@ def _question(row: Row[tuple[object, ...]]) -> QuestionRecord:
         parts=parts_from_json(asked.get("parts")),
         schema=mapping(schema) if schema is not None else None,
         auth=bool(asked.get("auth")),
+        requests=tuple(
+            request
+            for request in requests_from_json(asked.get("requests"))
+            if request.key not in mapping(asked.get("given"))
+        ),
         asked_at=row.asked_at,
         expires_at=row.expires_at,
     )

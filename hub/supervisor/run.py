@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
-from interhub.adapters import Artifact, Budget, Message, Part, Principal, Usage
+from interhub.adapters import Artifact, Budget, InputRequest, Message, Part, Principal, Resume, Usage
 from interhub.agent_cards import Json, JsonObject, empty_object
 
 
@@ -55,6 +55,8 @@ class Assignment:
     idempotency_key: str = ""
     """Two assignments of one principal with the same key are the same run (A2A: the message id)."""
     budget: Budget = field(default_factory=Budget)
+    resume: Resume | None = None
+    """With `capability`: the answer to what it asked before there was a run."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +90,8 @@ class Question:
     schema: JsonObject | None = None
     """JSON Schema of the answer; without it the answer is text."""
     auth: bool = False
+    requests: tuple[InputRequest, ...] = ()
+    """Where several things are asked at once: those of them that are not answered yet."""
     asked_at: datetime
     expires_at: datetime | None = None
 
@@ -100,6 +104,8 @@ class RunError:
     """Of `interhub.hub.errors.TABLE`."""
     message: str
     step: str = ""
+    code: int | None = None
+    """The agent's protocol's own error code, where it gave one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,4 +186,6 @@ class Answer:
     """False when the person declines."""
     message_id: str = ""
     """Id of the message it came in, where it came in one: the same message again is not another answer."""
+    request: str = ""
+    """Where several things are asked at once: the key of the one that this answers. The run goes on with the last."""
     by: Principal
