@@ -27,6 +27,7 @@ from .agent_relay import Relay
 from .agent_tools import AgentTools
 from .agent_wire import OURS
 from .calls import DirectCalls
+from .entrance import McpEntrance, Shortcut
 
 RELAYED = "mcp"
 """Name of the adapter whose agents are relayed."""
@@ -67,6 +68,8 @@ class McpAgentFace:
         self._question_wait_s = question_wait_s
         self._served: dict[tuple[str, str], _Served] = {}
         self._tasks: anyio.abc.TaskGroup | None = None
+        shortcuts: dict[str, Shortcut] = {}
+        self._entrance = McpEntrance(self._long_way, shortcuts, max_body_bytes=_MAX_BODY_BYTES, security=security)
 
     @asynccontextmanager
     async def running(self) -> AsyncGenerator[None]:
@@ -89,6 +92,10 @@ class McpAgentFace:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
+        await self._entrance(scope, receive, send)
+
+    async def _long_way(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request with the SDK's server for its agent."""
         principal = scope["state"]["principal"]
         assert isinstance(principal, Principal), "the outer layer authenticates every request"
         agent_id = scope["path_params"]["agent_id"]

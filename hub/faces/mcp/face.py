@@ -23,6 +23,7 @@ from interhub.hub.service import Hub
 from .calls import DirectCalls
 from .catalogue import CatalogueMode, Catalogues
 from .changes import ChangeNotices
+from .entrance import McpEntrance, Shortcut
 from .lists import Lists
 from .offered import Offered
 from .server import ChangingServer
@@ -99,9 +100,15 @@ class McpFace:
             session_idle_timeout=session_idle_s,
             max_sessions=max_sessions,
         )
+        shortcuts: dict[str, Shortcut] = {}
+        self._entrance = McpEntrance(self._serve, shortcuts, max_body_bytes=max_body_bytes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request. `scope["state"]["principal"]` is the caller; a legacy session is bound to it."""
+        await self._entrance(scope, receive, send)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request with the SDK's server."""
         principal: Principal = scope["state"]["principal"]
         token = AccessToken(
             token="", client_id=principal.tenant, subject=principal.subject, scopes=sorted(principal.scopes)
