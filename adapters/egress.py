@@ -1,11 +1,11 @@
-"""How we go out over HTTP to agents: one TLS context, explicit limits of size and time, no redirect to elsewhere.
+"""How we go out over HTTP: one TLS context, explicit limits of size and time, no redirect to elsewhere.
 
-Where addresses are resolved and checked is the transport (`open_client(transport=...)`): a pinning transport takes
-the place of the plain one there, and nothing else in here changes.
+A name is resolved when a connection to it is made, its addresses are checked, and one of those is connected to: no
+second resolution may give another. `Host` and the name that the certificate is checked for stay the URL's.
 """
 
 import ssl
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -13,8 +13,10 @@ from typing import cast
 from urllib.parse import urlsplit
 
 import anyio
+import httpcore
 import httpx
 
+from .addresses import Reach, resolve
 from .errors import (
     AdapterError,
     AnswerTooLarge,
@@ -27,6 +29,7 @@ from .errors import (
 
 USER_AGENT = "interhub"
 
+_LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=32, keepalive_expiry=30.0)
 _MAX_REDIRECTS = 3
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
@@ -113,27 +116,82 @@ def _port(url: httpx.URL) -> int:
     return url.port or (443 if url.scheme == "https" else 80)
 
 
+class PinningTransport(httpx.AsyncHTTPTransport):
+    """Connects to addresses within a reach only; see the module's docstring."""
+
+    def __init__(self, reach: Reach) -> None:
+        super().__init__(verify=tls_context(), trust_env=False)
+        # httpx has no parameter for how its pool connects (https://github.com/encode/httpx/discussions/2980); that this
+        # is where it looks is held by tests/adapters/test_egress.py.
+        self._pool = httpcore.AsyncConnectionPool(
+            ssl_context=tls_context(),
+            max_connections=_LIMITS.max_connections,
+            max_keepalive_connections=_LIMITS.max_keepalive_connections,
+            keepalive_expiry=_LIMITS.keepalive_expiry,
+            network_backend=_CheckedNetwork(reach),
+        )
+
+
+class _CheckedNetwork(httpcore.AsyncNetworkBackend):
+    """Opens connections for httpcore, which takes a URL's name for TLS whatever we connect to."""
+
+    def __init__(self, reach: Reach) -> None:
+        self._reach = reach
+        self._plain = httpcore.AnyIOBackend()
+
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
+    ) -> httpcore.AsyncNetworkStream:
+        """Connect to the first address of a host that is within reach and answers; `timeout` is for all of it."""
+        failure: httpcore.ConnectError | None = None
+        with anyio.move_on_after(timeout):
+            for address in await resolve(host, port, self._reach):
+                try:
+                    return await self._plain.connect_tcp(address, port, timeout, local_address, socket_options)
+                except httpcore.ConnectError as error:
+                    failure = failure or error
+            assert failure is not None, "a host has an address, or does not resolve"
+            raise failure
+        raise httpcore.ConnectTimeout(f"no connection to {host}:{port} within {timeout or 0:g} s")
+
+    async def connect_unix_socket(
+        self,
+        path: str,
+        timeout: float | None = None,
+        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
+    ) -> httpcore.AsyncNetworkStream:
+        """Refuse: no URL leads there."""
+        raise httpcore.ConnectError("Unix sockets are not connected to")
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait between two attempts of httpcore's."""
+        await anyio.sleep(seconds)
+
+
 @asynccontextmanager
 async def open_client(
     *,
+    reach: Reach,
     headers: Mapping[str, str] | None = None,
     connect_s: float = 5.0,
     read_s: float | None = None,
-    transport: httpx.AsyncBaseTransport | None = None,
 ) -> AsyncGenerator[httpx.AsyncClient]:
     """Open a client with its own connections and cookies; it follows no redirect by itself.
 
-    `read_s` is the time between two bytes; None waits as long as the caller does. Proxies and `.netrc` of the
-    environment are not used: they would send credentials where nobody asked for it.
+    Requests to a host without an address in `reach` raise `AddressRefused`. `read_s` is the time between two bytes;
+    None waits as long as the caller does. Proxies and `.netrc` of the environment are not used: they would send
+    credentials where nobody asked for it.
     """
     timeout = httpx.Timeout(connect=connect_s, read=read_s, write=30.0, pool=None)
-    limits = httpx.Limits(max_connections=None, max_keepalive_connections=32, keepalive_expiry=30.0)
     async with httpx.AsyncClient(
         headers={"User-Agent": USER_AGENT, **(headers or {})},
         timeout=timeout,
-        limits=limits,
-        verify=tls_context(),
-        transport=transport,
+        transport=PinningTransport(reach),
         trust_env=False,
         follow_redirects=False,
     ) as client:

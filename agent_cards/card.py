@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from .capability import Capability, Kind
 from .endpoint import Endpoint
 from .json_value import JsonObject, empty_object
+from .signature import Signature
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +32,8 @@ class AgentCard:
     output_modes: tuple[str, ...] = ("text/plain",)
     instructions: str = ""
     """How a model should use the agent as a whole (MCP `instructions`)."""
+    signature: Signature = field(default_factory=Signature)
+    """What its signatures were worth when it was read."""
     raw: JsonObject = field(default_factory=empty_object)
     """The card as it was received; empty for what we made ourselves."""
 

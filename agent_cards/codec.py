@@ -5,11 +5,12 @@ A2A's JSON is another matter: see `reader` and `writer`.
 
 from collections.abc import Mapping, Sequence
 
-from .capability import Capability, Kind
+from .capability import Capability, Kind, TaskSupport
 from .card import AgentCard
 from .endpoint import Binding, Endpoint
 from .errors import CardInvalid, Problem
 from .json_value import Json, JsonObject
+from .signature import Signature, SignatureState
 
 
 def endpoint_to_json(endpoint: Endpoint) -> dict[str, Json]:
@@ -45,9 +46,9 @@ def capability_to_json(capability: Capability) -> dict[str, Json]:
         "examples": list(capability.examples),
         "inputModes": list(capability.input_modes),
         "outputModes": list(capability.output_modes),
-        "raw": dict(capability.raw),
         "taskSupport": capability.task_support.value,
         "asksFirst": capability.asks_first,
+        "raw": dict(capability.raw),
     }
     shaped: dict[str, Json] = {
         "name": capability.name,
@@ -86,6 +87,7 @@ def card_to_json(card: AgentCard) -> dict[str, Json]:
         "inputModes": list(card.input_modes),
         "outputModes": list(card.output_modes),
         "instructions": card.instructions,
+        "signature": _signature_to_json(card.signature),
         "raw": card.raw,
     }
 
@@ -112,6 +114,7 @@ def card_from_json(shaped: JsonObject) -> AgentCard:
         input_modes=fields.texts("inputModes"),
         output_modes=fields.texts("outputModes"),
         instructions=fields.text("instructions"),
+        signature=_signature(fields.child("signature")),
         raw=fields.object("raw"),
     )
 
@@ -171,6 +174,9 @@ class _Fields:
             children.append(_Fields(item, f"{self._path}{name}[{position}]."))
         return tuple(children)
 
+    def child(self, name: str) -> "_Fields":
+        return _Fields(self.object(name), f"{self._path}{name}.")
+
     def has(self, name: str) -> bool:
         return self._shaped.get(name) is not None
 
@@ -184,6 +190,31 @@ class _Fields:
 
     def wrong(self, name: str, wanted: str) -> CardInvalid:
         return CardInvalid("as it is stored", [Problem(self._path + name, f"must be {wanted}")])
+
+
+def _signature_to_json(signature: Signature) -> Json:
+    fields: dict[str, Json] = {
+        "keyId": signature.key_id,
+        "keySource": signature.key_source,
+        "whole": signature.whole,
+        "why": signature.why,
+    }
+    return {"state": signature.state.value, **_said(fields)}
+
+
+def _signature(fields: _Fields) -> Signature:
+    state = fields.text("state") or SignatureState.UNSIGNED.value  # cards of before signatures were looked at
+    try:
+        known = SignatureState(state)
+    except ValueError:
+        raise fields.wrong("state", f"one of {', '.join(SignatureState)}") from None
+    return Signature(
+        state=known,
+        key_id=fields.text("keyId"),
+        key_source=fields.text("keySource"),
+        whole=fields.flag("whole"),
+        why=fields.text("why"),
+    )
 
 
 def _endpoint(fields: _Fields) -> Endpoint:
@@ -211,6 +242,10 @@ def _capability(fields: _Fields) -> Capability:
         known = Kind(kind)
     except ValueError:
         raise fields.wrong("kind", f"one of {', '.join(Kind)}") from None
+    try:
+        task_support = TaskSupport(fields.text("taskSupport"))
+    except ValueError:
+        raise fields.wrong("taskSupport", f"one of {', '.join(TaskSupport)}") from None
     return Capability(
         name=fields.text("name"),
         kind=known,
@@ -222,11 +257,7 @@ def _capability(fields: _Fields) -> Capability:
         output_schema=fields.object("outputSchema") if fields.has("outputSchema") else None,
         input_modes=fields.texts("inputModes"),
         output_modes=fields.texts("outputModes"),
-        raw=fields.object("raw"),
-    )
-    try:
-        task_support = TaskSupport(fields.text("taskSupport"))
-    except ValueError:
-        raise fields.wrong("taskSupport", f"one of {', '.join(TaskSupport)}") from None
         task_support=task_support,
         asks_first=fields.flag("asksFirst"),
+        raw=fields.object("raw"),
+    )

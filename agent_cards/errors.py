@@ -5,7 +5,8 @@ CardError
 ├── NotACard                 something else was found there: an HTML page, a list, text
 ├── CardInvalid              a card, but it lacks what is needed; each problem names its field
 │   └── CardVersionUnsupported   every interface wants a protocol version that we do not speak
-└── NotCanonical             a value has no canonical JSON (RFC 8785): NaN, a lone surrogate, too deep
+├── NotCanonical             a value has no canonical JSON (RFC 8785): NaN, a lone surrogate, too deep
+└── BadKey                   a key, or a set of keys, cannot be used
 """
 
 from collections.abc import Sequence
@@ -102,3 +103,15 @@ class NotCanonical(CardError, ValueError):
 
     def __str__(self) -> str:
         return f"the value has no canonical JSON: {self.why}"
+
+
+class BadKey(CardError):
+    """A key, or a set of keys, cannot be used."""
+
+    def __init__(self, source: str, found: str) -> None:
+        super().__init__(source, found)
+        self.source = source
+        self.found = found
+
+    def __str__(self) -> str:
+        return f"{self.source} holds {self.found}"

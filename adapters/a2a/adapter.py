@@ -7,7 +7,7 @@ task, and `a2a_exchange` sees one call through.
 
 import os
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -15,6 +15,7 @@ import anyio
 import httpx
 import structlog
 
+from interhub.adapters.addresses import ALLOW_PRIVATE, Reach
 from interhub.adapters.base import Call, Connection, Outcome, Report
 from interhub.adapters.egress import EgressLimits, check_headers, check_url, open_client
 from interhub.adapters.errors import (
@@ -28,9 +29,10 @@ from interhub.adapters.errors import (
 from interhub.adapters.expand import expand_all
 from interhub.agent_cards import AgentCard, Binding, Endpoint
 
-from .cards import check_binding, find_card, interface_for
+from .cards import CARD_URL, check_binding, find_card, interface_for
 from .client import A2aClient
 from .exchange import Delivery, Exchange, Patience
+from .signatures import CardTrust
 from .tolerance import TolerantReader
 from .wire import Dialect, Fault, HttpJson, JsonRpc, WireVersion, wire_version
 
@@ -48,6 +50,8 @@ class A2aSettings:
 
     card: EgressLimits = field(default_factory=EgressLimits)
     """For reading a card."""
+    trust: CardTrust = field(default_factory=CardTrust)
+    """What is asked of a card's signatures."""
     connect_s: float = 5.0
     max_answer_bytes: int = 48 * 1024 * 1024
     """One answer or event, as it comes over the wire."""
@@ -64,16 +68,16 @@ class A2aAdapter:
         *,
         settings: A2aSettings | None = None,
         env: Mapping[str, str] | None = None,
-        transport: Callable[[], httpx.AsyncBaseTransport] | None = None,
+        reach: Reach | None = None,
     ) -> None:
         """`env` is where `${NAME}` in headers is taken from, else the process's environment.
 
-        `transport` makes what each client sends through, and closes: the place for one that resolves and pins
-        addresses. It brings its own TLS context (`egress.tls_context`).
+        `reach` is what may be connected to besides public addresses. What the operator wrote as an agent's own address
+        is as well where that is an IP address or `localhost`; the option `allow_private` opens private networks.
         """
         self._settings = settings or A2aSettings()
         self._env = os.environ if env is None else env
-        self._transport = transport
+        self._reach = reach or Reach()
 
     @property
     def name(self) -> str:
@@ -96,9 +100,9 @@ class A2aAdapter:
         headers = self._headers(endpoint, endpoint.url)
         limits = self._settings.card
         async with open_client(
-            connect_s=limits.connect_s, read_s=limits.total_s, transport=self._made_transport()
+            reach=self._reach_of(endpoint), connect_s=limits.connect_s, read_s=limits.total_s
         ) as http:
-            return await find_card(http, endpoint, headers=headers, limits=limits)
+            return await find_card(http, endpoint, headers=headers, limits=limits, trust=self._settings.trust)
 
     def connect(self, endpoint: Endpoint, *, card: AgentCard, label: str) -> AbstractAsyncContextManager[Connection]:
         """Open a conversation. Nothing is sent before the first call.
@@ -115,7 +119,7 @@ class A2aAdapter:
         headers = self._headers(interface, label)
         delivery = _delivery(interface, card, label)
         async with open_client(
-            headers=headers, connect_s=self._settings.connect_s, transport=self._made_transport()
+            reach=self._reach_of(endpoint), headers=headers, connect_s=self._settings.connect_s
         ) as http:
             yield A2aConnection(http, interface, label=label, delivery=delivery, settings=self._settings)
 
@@ -124,8 +128,11 @@ class A2aAdapter:
         check_headers(where, headers)
         return headers
 
-    def _made_transport(self) -> httpx.AsyncBaseTransport | None:
-        return None if self._transport is None else self._transport()
+    def _reach_of(self, endpoint: Endpoint) -> Reach:
+        reach = self._reach.with_private() if endpoint.options.get(ALLOW_PRIVATE) is True else self._reach
+        # The interface's address is the card's word; where the card was found is the operator's.
+        card_url = endpoint.options.get(CARD_URL)
+        return reach.with_host(check_url(card_url if isinstance(card_url, str) and card_url else endpoint.url).host)
 
 
 class A2aConnection:

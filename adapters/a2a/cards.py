@@ -20,6 +20,7 @@ from interhub.adapters.errors import (
 )
 from interhub.agent_cards import AgentCard, Binding, CardError, CardInvalid, CardTooLarge, Endpoint, NotACard, read_card
 
+from .signatures import ALLOW_BAD_SIGNATURE, CardTrust, with_signature
 from .wire import WireVersion, wire_version
 
 _log = structlog.get_logger(__name__)
@@ -47,20 +48,26 @@ class _Place:
 
 
 async def find_card(
-    http: httpx.AsyncClient, endpoint: Endpoint, *, headers: Mapping[str, str], limits: EgressLimits
+    http: httpx.AsyncClient,
+    endpoint: Endpoint,
+    *,
+    headers: Mapping[str, str],
+    limits: EgressLimits,
+    trust: CardTrust | None = None,
 ) -> AgentCard:
     """Return the card of the agent at `endpoint.url`, its `interfaces` being those that we speak, best first.
 
     Looked at are, in this order: where the card was found before, the well-known places below the address, the address
     itself, and the well-known places above it, if the card there names the address as one of its interfaces.
     `headers` go along, and onto every interface of the address's origin, not onto others: the card's author could have
-    named any server.
+    named any server. Its signatures are checked by `trust`.
 
     Raises:
         RemoteUnavailable: nothing answers there.
         RemoteDenied: the card is shown to others only.
         AnswerTooLarge: what is there is larger than a card may be.
         ProtocolViolation: what answers is not an A2A agent; the message says what was found at each place.
+        UnusableCard: it is one, and its card lacks what is needed, or has a bad signature.
         BadEndpoint: the address, or every interface of the card, is unusable for us.
     """
     with anyio.move_on_after(limits.total_s):
@@ -95,6 +102,14 @@ async def find_card(
                 what = f"the card of {card.name!r}, which does not name this address"
                 found.setdefault(what, []).append(place.url)
                 continue
+            card = await with_signature(
+                http,
+                card,
+                url=fetched.url,
+                trust=trust or CardTrust(),
+                limits=limits,
+                allow_bad=endpoint.options.get(ALLOW_BAD_SIGNATURE) is True,
+            )
             return _usable(card, endpoint, httpx.URL(fetched.url))
         if worst is not None and (looked == 1 or isinstance(worst, UnusableCard)):
             raise worst
