@@ -20,14 +20,30 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from .errors import DatabaseAway, DatabaseTooNew, DatabaseUnusable
-from .tables import agents, audit, blobs, delegations, dump_json, events, load_json, metadata, questions, runs
+from .tables import (
+    agents,
+    audit,
+    blob_uses,
+    blobs,
+    delegations,
+    dump_json,
+    events,
+    load_json,
+    metadata,
+    questions,
+    replicas,
+    runs,
+    secrets,
+)
 
 __all__ = [
     "BUSY_TIMEOUT_MS",
     "CONNECT_TIMEOUT_S",
+    "IDLE_IN_TRANSACTION_S",
     "RECONNECT_S",
     "agents",
     "audit",
+    "blob_uses",
     "blobs",
     "database_errors",
     "delegations",
@@ -39,7 +55,9 @@ __all__ = [
     "postgres_connector",
     "questions",
     "reading",
+    "replicas",
     "runs",
+    "secrets",
     "stored_revision",
     "writing",
 ]
@@ -54,6 +72,9 @@ RECONNECT_S = 10.0
 """How long a PostgreSQL server that was reached before is tried again when it does not answer."""
 
 MIGRATIONS = Path(__file__).parent / "migrations"
+
+IDLE_IN_TRANSACTION_S = 5.0
+"""How long a PostgreSQL transaction may stand still: a process that is frozen holds no lock for longer."""
 
 _MIGRATION_LOCK = 0x696E7465726875
 """Key of the Postgres advisory lock under which replicas migrate one after the other ("interhu")."""
@@ -292,7 +313,7 @@ def _prepare_file(path: Path, where: str) -> None:
 
 def _postgres(url: URL) -> Engine:
     try:
-        return create_engine(
+        engine = create_engine(
             url,
             creator=postgres_connector(url, patience_s=RECONNECT_S),
             json_serializer=dump_json,
@@ -305,6 +326,21 @@ def _postgres(url: URL) -> Engine:
         raise DatabaseUnusable(_where(url), f"its driver is not installed ({error})") from error
     except SQLAlchemyError as error:
         raise DatabaseUnusable(_where(url), str(error)) from error
+
+    @event.listens_for(engine, "connect")
+    def on_connect(connection: DBAPIConnection, entry: ConnectionPoolEntry) -> None:  # pyright: ignore[reportUnusedFunction]
+        cursor = connection.cursor()
+        try:
+            cursor.execute(f"SET idle_in_transaction_session_timeout = {round(IDLE_IN_TRANSACTION_S * 1000)}")
+        finally:
+            cursor.close()
+        connection.commit()
+
+    return engine
+
+
+_ALIVE = {"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3, "tcp_user_timeout": 10_000}
+"""A server that is gone without a word, with its network, is noticed within about ten seconds."""
 
 
 def postgres_connector(
@@ -319,7 +355,7 @@ def postgres_connector(
     parsed = make_url(url)
     dialect = create_engine(parsed).dialect
     given, options = dialect.create_connect_args(parsed)
-    options = {"connect_timeout": CONNECT_TIMEOUT_S, "application_name": "interhub", **options}
+    options = {"connect_timeout": CONNECT_TIMEOUT_S, "application_name": "interhub", **_ALIVE, **options}
     reached = False
 
     def connect() -> DBAPIConnection:

@@ -12,6 +12,7 @@ import orjson
 from sqlalchemy import (
     JSON,
     BigInteger,
+    Boolean,
     Column,
     DateTime,
     Dialect,
@@ -138,6 +139,7 @@ runs = Table(
     Index(None, "state"),
     Index(None, "root_id"),
     Index(None, "parent_id"),
+    Index(None, "ended_at"),
 )
 """Durable executions, as they stand; `generation` is the `seq` of the last event."""
 
@@ -205,6 +207,7 @@ audit = Table(
     Column("duration_ms", Double, nullable=False),
     Column("detail", _JSON, nullable=False),
     Index(None, "tenant", "at"),
+    Index(None, "at"),
     sqlite_autoincrement=True,  # an id is never given twice, also after old records were deleted
 )
 """One record for each decision and call."""
@@ -220,3 +223,35 @@ blobs = Table(
     Index(None, "created_at"),
 )
 """Large payloads, referred to by id."""
+
+blob_uses = Table(
+    "blob_uses",
+    metadata,
+    Column("run_id", ForeignText, primary_key=True),
+    Column("blob_id", ForeignText, primary_key=True),
+    Index(None, "blob_id"),
+)
+"""Which runs' results hold a large payload: it is kept as long as one of them is."""
+
+replicas = Table(
+    "replicas",
+    metadata,
+    Column("executor_id", Text, primary_key=True),
+    Column("home", ForeignText, nullable=False),
+    Column("url", ForeignText, nullable=False),
+    Column("version", Text, nullable=False),
+    Column("joined_at", Timestamp, nullable=False),
+    Column("beat", Timestamp, nullable=False),
+    Column("ttl_s", Double, nullable=False),
+    Column("lost", Boolean, nullable=False),
+)
+"""The hubs that share this database, each with its lease. On PostgreSQL only."""
+
+secrets = Table(
+    "secrets",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("value", LargeBinary, nullable=False),
+    Column("created_at", Timestamp, nullable=False),
+)
+"""Keys that every replica needs, so that one opens what another sealed. On PostgreSQL only."""
