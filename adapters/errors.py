@@ -6,6 +6,7 @@ AdapterError
 │   └── ConnectionLost      the connection itself is gone: a pool opens another one
 ├── RemoteRefused          it answered, with an error: a retry would be refused again
 │   ├── RemoteDenied       it wants credentials, or other ones
+│   ├── RemoteRejected     it declined to take the task up
 │   └── RemoteCanceled     it says that the task was canceled
 ├── ProtocolViolation      it answered with something its protocol does not allow
 │   ├── AnswerTooLarge     it answered with more than we take
@@ -70,6 +71,13 @@ class RemoteDenied(RemoteRefused):
 
     def __str__(self) -> str:
         return f"{self.where} refused our credentials: {self.why}"
+
+
+class RemoteRejected(RemoteRefused):
+    """The agent declined to take the task up (A2A `TASK_STATE_REJECTED`)."""
+
+    def __str__(self) -> str:
+        return f"{self.where} rejected the task: {self.why}"
 
 
 class RemoteCanceled(RemoteRefused):

@@ -32,6 +32,7 @@ from interhub.adapters import (
     RemoteCanceled,
     RemoteDenied,
     RemoteRefused,
+    RemoteRejected,
     RemoteTimeout,
     RemoteUnavailable,
 )
@@ -291,6 +292,7 @@ TABLE: Mapping[type[Exception], Status] = {
     RemoteUnavailable: Status(http=502, jsonrpc=-32603, reason="AGENT_UNAVAILABLE"),
     RemoteDenied: Status(http=502, jsonrpc=-32603, reason="AGENT_DENIED_US"),
     RemoteCanceled: Status(http=502, jsonrpc=-32603, reason="AGENT_CANCELED"),
+    RemoteRejected: Status(http=502, jsonrpc=-32603, reason="AGENT_REJECTED"),
     RemoteRefused: Status(http=502, jsonrpc=-32603, reason="AGENT_REFUSED"),
     ProtocolViolation: Status(http=502, jsonrpc=-32006, reason="INVALID_AGENT_RESPONSE"),
     AdapterError: Status(http=502, jsonrpc=-32603, reason="AGENT_ERROR"),

@@ -20,6 +20,7 @@ from interhub.adapters.errors import (
     ProtocolViolation,
     RemoteCanceled,
     RemoteRefused,
+    RemoteRejected,
     RemoteUnavailable,
 )
 
@@ -311,7 +312,7 @@ class Exchange:
     def _outcome(self) -> Outcome:
         view = self.view
         if view.answer is not None:
-            return Completed(parts=view.answer.parts, raw=view.to_json())
+            return Completed(parts=view.answer.parts, as_message=True, raw=view.to_json())
         words, state = view.words(), view.status.state
         if state is TaskState.COMPLETED:
             if not words and not view.artifacts:
@@ -332,6 +333,8 @@ class Exchange:
         why = text_of(words) or f"the task {view.task_id} {_ENDED.get(state, 'failed')}, without a word"
         if state is TaskState.CANCELED:
             raise RemoteCanceled(self._where, why, words)
+        if state is TaskState.REJECTED:
+            raise RemoteRejected(self._where, why, words)
         raise RemoteRefused(self._where, why, words)
 
 

@@ -13,6 +13,8 @@ SKILL_KEY = "interhub.dev/skill"
 """Message metadata: id of the skill that is wanted. A2A itself lets a message name none."""
 IDEMPOTENCY_KEY = "interhub.dev/idempotencyKey"
 """Message metadata: the call's idempotency key. The message id is made from it."""
+MESSAGE_KEY = "interhub.dev/messageId"
+"""Message metadata: the id of the message that the hub's own caller sent, where there was one."""
 BUDGET_KEY = "interhub.dev/budget"
 """Message metadata: what is left for the whole tree of delegations: `{depth, calls?, tokens?, costUsd?}`."""
 DECLINED_KEY = "interhub.dev/declined"
@@ -59,7 +61,7 @@ def message_id(call: Call, turn: int) -> str:
 def write_message(call: Call, *, asked: Question | None, context_id: str, where: str) -> Message:
     """Write the message of a call, or its answer to what the agent `asked`.
 
-    The caller's own message wins over arguments; its ids are the caller's, and are not passed on.
+    The caller's own message wins over arguments; its ids are the caller's, and do not become the message's own.
 
     Raises:
         RemoteRefused: there is nothing in it.
@@ -72,6 +74,10 @@ def write_message(call: Call, *, asked: Question | None, context_id: str, where:
             metadata[DECLINED_KEY] = True
     if not parts:
         raise RemoteRefused(where, "a message needs something in it: give `message` or `data`")
+    said_in = call.resume.message_id if call.resume is not None else written.message_id
+    metadata.pop(MESSAGE_KEY, None)
+    if said_in and said_in != call.idempotency_key:
+        metadata[MESSAGE_KEY] = said_in
     if call.capability:
         metadata[SKILL_KEY] = call.capability
     metadata[IDEMPOTENCY_KEY] = call.idempotency_key

@@ -300,7 +300,12 @@ class Delegator:
             parts = order.message.parts if order.message is not None else order.parts
             metadata = order.message.metadata if order.message is not None else empty_object()
             message = Message(
-                role=Role.USER, parts=parts, message_id=key, context_id=order.context_id, metadata=metadata
+                role=Role.USER,
+                parts=parts,
+                # The id says who sent it; what makes two attempts one call is the idempotency key.
+                message_id=(order.message.message_id if order.message is not None else "") or key,
+                context_id=order.context_id,
+                metadata=metadata,
             )
         return Call(
             capability=_name(capability),

@@ -46,6 +46,8 @@ class StepValue:
     structured: Json = None
     artifacts: tuple[Artifact, ...] = ()
     usage: Usage | None = None
+    as_message: bool = False
+    """An agent answered with a message, and made no task of it."""
 
     @property
     def text(self) -> str:
@@ -75,6 +77,8 @@ class StepValue:
             shaped["artifacts"] = [artifact_to_json(artifact) for artifact in self.artifacts]
         if self.usage is not None:
             shaped["usage"] = usage_to_json(self.usage)
+        if self.as_message:
+            shaped["as_message"] = True
         return shaped
 
     @staticmethod
@@ -86,13 +90,18 @@ class StepValue:
             structured=shaped.get("structured"),
             artifacts=tuple(artifact_from_json(mapping(one)) for one in sequence(shaped.get("artifacts"))),
             usage=usage_from_json(usage) if isinstance(usage, Mapping) else None,
+            as_message=shaped.get("as_message") is True,
         )
 
     @staticmethod
     def of(outcome: Completed) -> "StepValue":
         """Take what a call gave."""
         return StepValue(
-            parts=outcome.parts, structured=outcome.structured, artifacts=outcome.artifacts, usage=outcome.usage
+            parts=outcome.parts,
+            structured=outcome.structured,
+            artifacts=outcome.artifacts,
+            usage=outcome.usage,
+            as_message=outcome.as_message,
         )
 
     @staticmethod
@@ -141,6 +150,7 @@ def failed_because(reason: str, message: str, **more: Json) -> dict[str, Json]:
 def error_of(envelope: JsonObject) -> RunError:
     """Read the error of an envelope."""
     error = mapping(envelope.get("error"))
+    code = error.get("code")
     return RunError(
         reason=text(error, "reason") or "INTERNAL",
         message=text(error, "message"),
@@ -151,22 +161,12 @@ def error_of(envelope: JsonObject) -> RunError:
 
 def question_to_json(asked: InputRequired) -> dict[str, Json]:
     """Write what an agent asks."""
-    return {
+    shaped: dict[str, Json] = {
         "parts": [part_to_json(part) for part in asked.question],
-    code = error.get("code")
         "schema": asked.schema,
         "auth": asked.auth,
         "state": asked.state,
     }
-
-
-def usage_to_json(usage: Usage) -> dict[str, Json]:
-    """Write what a call used."""
-    return {"input_tokens": usage.input_tokens, "output_tokens": usage.output_tokens, "cost_usd": usage.cost_usd}
-
-
-def usage_from_json(shaped: JsonObject) -> Usage:
-    """Read what a call used."""
     if asked.requests:
         shaped["requests"] = [
             {
@@ -206,6 +206,15 @@ def resume_from_json(shaped: JsonObject) -> Resume:
         state=shaped.get("state"),
         accepted=shaped.get("accepted") is True,
     )
+
+
+def usage_to_json(usage: Usage) -> dict[str, Json]:
+    """Write what a call used."""
+    return {"input_tokens": usage.input_tokens, "output_tokens": usage.output_tokens, "cost_usd": usage.cost_usd}
+
+
+def usage_from_json(shaped: JsonObject) -> Usage:
+    """Read what a call used."""
     return Usage(
         input_tokens=int(number(shaped, "input_tokens")),
         output_tokens=int(number(shaped, "output_tokens")),
@@ -242,7 +251,9 @@ def budget_from_json(shaped: JsonObject) -> Budget:
 
 def assignment_to_json(assignment: Assignment) -> dict[str, Json]:
     """Write what was asked for."""
+    resume = assignment.resume
     return {
+        **({"resume": resume_to_json(resume)} if resume is not None else {}),
         "version": VERSION,
         "principal": principal_to_json(assignment.principal),
         "goal": message_to_json(assignment.goal),
@@ -251,9 +262,7 @@ def assignment_to_json(assignment: Assignment) -> dict[str, Json]:
         "arguments": assignment.arguments,
         "workflow": assignment.workflow,
         "inputs": assignment.inputs,
-    resume = assignment.resume
         "members": list(assignment.members),
-        **({"resume": resume_to_json(resume)} if resume is not None else {}),
         "context": assignment.context_id,
         "key": assignment.idempotency_key,
         "budget": budget_to_json(assignment.budget),

@@ -10,9 +10,10 @@ import anyio.to_thread
 import orjson
 import sqlalchemy as sa
 
-from interhub.adapters import DataPart, Part, Resume, TextPart
+from interhub.adapters import DataPart, Part, RemoteRejected, Resume, TextPart
 from interhub.adapters.content import message_from_json, message_to_json, parts_from_json
 from interhub.agent_cards import Json, JsonObject
+from interhub.hub.errors import TABLE
 
 from . import records
 from .blobs import load_blob, pack
@@ -30,9 +31,9 @@ from .envelope import (
     number,
     principal_from_json,
     principal_to_json,
-    text,
     requests_from_json,
     resume_from_json,
+    text,
 )
 from .facts import end_fact, routed_fact
 from .journal import Fact, Journal, outlasting
@@ -89,6 +90,11 @@ class Execution:
         if fatal is not None:
             error = dict(mapping(fatal.envelope.get("error")))
             error.setdefault("step", self._path(fatal.node))
+            # One agent that declines has rejected the run; one of several has failed it.
+            if len(self._leaves) == 1 and error.get("reason") == TABLE[RemoteRejected].reason:
+                error["rejected"] = True
+            else:
+                error.pop("rejected", None)
             return normalised({"ok": False, "error": error})
         return await self._outcome(planned, graph)
 
@@ -211,21 +217,21 @@ class Execution:
             context_id=text(self._given, "context"),
             timeout_s=spec.timeout_s,
             retry=spec.retry,
+            resume=self._resume() if bare and not self._prefix else None,
             why=planned.why if bare else "",
         )
 
-    # Taking what branches gave
-
-    async def _take(self, ended: list[Leaf]) -> Leaf | None:
-            resume=self._resume() if bare and not self._prefix else None,
-        """Take the results of branches, in the order of the plan. Returns the leaf that has failed the plan."""
-        more: list[Leaf] = []
-        failures: list[Leaf] = []
     def _resume(self) -> Resume | None:
         """Return the answer to what the run's capability asked before there was a run."""
         given = self._given.get("resume")
         return resume_from_json(mapping(given)) if given is not None else None
 
+    # Taking what branches gave
+
+    async def _take(self, ended: list[Leaf]) -> Leaf | None:
+        """Take the results of branches, in the order of the plan. Returns the leaf that has failed the plan."""
+        more: list[Leaf] = []
+        failures: list[Leaf] = []
         for leaf in ended:
             assert leaf.branch is not None, "only leaves with a branch end"
             result, leaf.branch = leaf.branch.result(), None
@@ -331,19 +337,19 @@ class Execution:
             parts=parts_from_json(asked.get("parts")),
             schema=mapping(schema) if schema is not None else None,
             auth=asked.get("auth") is True,
+            requests=requests_from_json(asked.get("requests")),
             asked_at=now,
             expires_at=expires,
         )
         shown: dict[str, Json] = {name: asked.get(name) for name in ("parts", "schema", "auth", "approval")}
+        if question.requests:
+            shown["requests"] = asked.get("requests")
         row = {**shown, "agent": question.agent_id, "workflow": self._durable.id}
         digest = text(asked, "digest")
-            requests=requests_from_json(asked.get("requests")),
         await self._journal.write(
             lambda connection: records.ask(connection, question, row, attempt=attempts, digest=digest)
         )
         self._tell(
-        if question.requests:
-            shown["requests"] = asked.get("requests")
             EventKind.QUESTION_ASKED,
             question.step,
             attempts,
@@ -447,7 +453,7 @@ class Execution:
                 leaf.value.artifacts if leaf.child else named_artifacts(self._path(leaf.node), leaf.value.artifacts)
             )
         ]
-        value = StepValue(parts=answer.parts, structured=answer.structured, artifacts=tuple(made))
+        value = replace(answer, artifacts=tuple(made))
         return normalised(await pack(self._journal, value))
 
     # Telling

@@ -10,7 +10,7 @@ import asyncio
 import queue
 import threading
 import weakref
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TypeAlias, TypeVar, cast
@@ -255,6 +255,13 @@ class _Item:
     future: "asyncio.Future[object] | None"
 
 
+def _state_of(final: Fact) -> RunState:
+    error = final.payload.get("error")
+    if final.kind is EventKind.RUN_FAILED and isinstance(error, Mapping) and error.get("rejected") is True:
+        return RunState.REJECTED
+    return _FINAL[final.kind]
+
+
 def _nothing(connection: Connection) -> None:
     return None
 
@@ -305,7 +312,7 @@ class _Page:
         head.generation += 1
         head.last = fact.at
         if fact.kind in _FINAL:
-            head.state = _FINAL[fact.kind]
+            head.state = _state_of(fact)
             head.final = fact
         elif fact.kind in _QUESTIONS:
             head.asks = True

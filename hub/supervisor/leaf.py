@@ -94,6 +94,7 @@ def last_answer(leaves: list[Leaf]) -> StepValue:
     if len(ends) == 1:
         one = ends[0].value
         shown = one.parts or tuple(part for artifact in one.artifacts for part in artifact.parts)
-        return StepValue(parts=shown, structured=one.structured)
+        alone = len(leaves) == 1 and one.as_message
+        return StepValue(parts=shown, structured=one.structured, as_message=alone)
     data: dict[str, Json] = {leaf.node.step.id: leaf.value.data for leaf in ends if leaf.value.data is not None}
     return StepValue(parts=tuple(part for leaf in ends for part in leaf.value.parts), structured=data or None)

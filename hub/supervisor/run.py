@@ -123,6 +123,8 @@ class Run:
     parts: tuple[Part, ...] = ()
     """The answer, once completed."""
     structured: Json = None
+    as_message: bool = False
+    """The answer is one agent's message, which made no task of it."""
     artifacts: tuple[Artifact, ...] = ()
     error: RunError | None = None
     steps: tuple[StepView, ...] = ()
@@ -184,8 +186,8 @@ class Answer:
     parts: tuple[Part, ...] = ()
     accepted: bool = True
     """False when the person declines."""
-    message_id: str = ""
-    """Id of the message it came in, where it came in one: the same message again is not another answer."""
     request: str = ""
     """Where several things are asked at once: the key of the one that this answers. The run goes on with the last."""
+    message_id: str = ""
+    """Id of the message it came in, where it came in one: the same message again is not another answer."""
     by: Principal

@@ -117,7 +117,7 @@ class Story:
 def view(record: RunRecord, story: Story | None, questions: Sequence[Question], result: StepValue | None) -> Run:
     """Put a run together. Without a story it has no steps: for lists."""
     outcome = record.outcome or {}
-    error = error_of(outcome) if record.state is RunState.FAILED else None
+    error = error_of(outcome) if record.state in (RunState.FAILED, RunState.REJECTED) else None
     artifacts = tuple(story.artifacts.values()) if story is not None else ()
     return Run(
         id=record.id,
@@ -129,6 +129,7 @@ def view(record: RunRecord, story: Story | None, questions: Sequence[Question], 
         state=record.state,
         parts=result.parts if result is not None else (),
         structured=result.structured if result is not None else None,
+        as_message=result is not None and result.as_message,
         artifacts=result.artifacts if result is not None else artifacts,
         error=error,
         steps=story.ordered() if story is not None else (),

@@ -23,6 +23,7 @@ from interhub.adapters import (
     Progress,
     RemoteCanceled,
     RemoteRefused,
+    RemoteRejected,
     RemoteTimeout,
     Report,
     Role,
@@ -324,7 +325,8 @@ class SupervisedConnection:
             case RunState.FAILED | RunState.REJECTED:
                 error = run.error
                 why = f"{error.message} (step {error.step})" if error and error.step else error.message if error else ""
-                raise RemoteRefused(self._agent_id, why or "it failed")
+                refused = RemoteRejected if run.state is RunState.REJECTED else RemoteRefused
+                raise refused(self._agent_id, why or "it failed")
             case RunState.CANCELED:
                 raise RemoteCanceled(self._agent_id, "its run was canceled")
             case _:

@@ -35,7 +35,7 @@ from interhub.adapters import Message, Principal
 from interhub.hub.errors import RunNotFound
 from interhub.hub.faces.http import while_connected
 from interhub.hub.service import Hub
-from interhub.hub.supervisor.run import Answer, Event, EventKind, Run
+from interhub.hub.supervisor.run import Answer, Event, EventKind, Run, RunState
 
 from .cards import Cards
 from .content import read_message, read_object
@@ -43,6 +43,7 @@ from .errors import in_a2a_words
 from .request import assignment_of, wishes_of
 from .task import (
     agent_of,
+    answer_message,
     artifact_update,
     artifacts_of,
     final_update,
@@ -88,12 +89,19 @@ class HubHandler(RequestHandler):
         self._hub = hub
         self._cards = cards
 
-    async def on_message_send(self, params: a2a.SendMessageRequest, context: ServerCallContext) -> a2a.Task:
-        """Begin a run, or answer what one asks, and return when it has ended or asks (or at once, if so asked)."""
+    async def on_message_send(
+        self, params: a2a.SendMessageRequest, context: ServerCallContext
+    ) -> a2a.Task | a2a.Message:
+        """Begin a run, or answer what one asks, and return when it has ended or asks (or at once, if so asked).
+
+        The answer is the task; or a message, where the one agent that was asked answered with one.
+        """
         with in_a2a_words():
             run = await self._take(params, context)
             if not params.configuration.return_immediately:
                 run = await self._wait(context, run)
+                if run.as_message and run.state is RunState.COMPLETED:
+                    return answer_message(run)
             return await self._task(context, run, params.configuration)
 
     async def on_message_send_stream(

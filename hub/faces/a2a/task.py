@@ -22,6 +22,7 @@ STEP_KEY = "interhub/step"
 STEPS_KEY = "interhub/steps"
 EVENT_KEY = "interhub/event"
 SEQUENCE_KEY = "interhub/sequence"
+TASK_KEY = "interhub/task"
 GENERATION_KEY = "interhub/generation"
 QUESTION_KEY = "interhub/question"
 SCHEMA_KEY = "interhub/schema"
@@ -101,6 +102,15 @@ def question_message(question: Question) -> Message:
     if question.schema is not None:
         metadata[SCHEMA_KEY] = question.schema
     return Message(role=Role.AGENT, parts=question.parts, message_id=question.id, metadata=metadata)
+
+
+def answer_message(run: Run) -> a2a.Message:
+    """Write the answer of a run as a message; its metadata names the task, which may be asked for all the same."""
+    metadata: dict[str, Json] = {TASK_KEY: run.id, GENERATION_KEY: run.generation}
+    if run.agent_id:
+        metadata[AGENT_KEY] = run.agent_id
+    message = Message(role=Role.AGENT, parts=run.parts, message_id=f"{run.id}.answer", metadata=metadata)
+    return write_message(message, context_id=run.context_id)
 
 
 def artifacts_of(run: Run) -> list[Artifact]:
