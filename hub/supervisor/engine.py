@@ -1,7 +1,8 @@
 """The durable engine: DBOS Transact behind our port. The only file that imports it (ADR 0002).
 
-What is relied on beside its documentation is proved by the kill test: a call's number is drawn in the first slice of
-its coroutine; `asyncio_wait` records which tasks had ended.
+Steps are recorded by our own writer (`checkpoints`, ADR 0007), in DBOS's tables and under DBOS's numbers and owners;
+children, messages and timers are DBOS's own. What is relied on beside its documentation is proved by the kill test: a
+call's number is drawn in the first slice of its coroutine; a number, an owner and a token are where we look for them.
 """
 
 import asyncio
@@ -9,12 +10,15 @@ import logging
 import os
 import sqlite3
 import sys
-from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
+from contextvars import ContextVar, copy_context
+from dataclasses import dataclass
 from math import inf
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, TypeAlias, cast
 
 import anyio.to_thread
+import orjson
 import psycopg
 import sqlalchemy as sa
 import structlog
@@ -22,25 +26,59 @@ from dbos import (
     DBOS,
     DBOSConfig,
     DBOSPortableJSONSerializer,
+    SetEnqueueOptions,
     SetWorkflowID,
-    StepOptions,
 )
+from dbos import _context as dbos_context  # pyright: ignore[reportPrivateUsage] -- see _Execution
+from dbos import _core as dbos_core  # pyright: ignore[reportPrivateUsage] -- see _Execution
+from dbos import _dbos as dbos_module  # pyright: ignore[reportPrivateUsage] -- see _dbos
 from dbos import _migration as dbos_migration  # pyright: ignore[reportPrivateUsage] -- see _suit_old_sqlite
+from dbos import _queue as dbos_queue  # pyright: ignore[reportPrivateUsage] -- see _register_queue
 from dbos import _serialization as dbos_serialization  # pyright: ignore[reportPrivateUsage] -- see _refuse_pickle
 from dbos import _sys_db as dbos_sys_db  # pyright: ignore[reportPrivateUsage] -- see _suit_old_sqlite
+from dbos import _utils as dbos_utils  # pyright: ignore[reportPrivateUsage] -- see _passing
 from dbos import error as dbos_error
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from interhub.agent_cards import Json, JsonObject
 from interhub.registry.database import postgres_connector
 
+from .checkpoints import Checkpoint, Checkpoints, Ending, Known, OwnerLost, RecordedOtherwise, now_ms
 from .durable import Body, Branch, Crashed, EngineState, Execute, TaskBranch
 
 APPLICATION_VERSION = "interhub-plan-1"
 """Of the interpreter: runs of another one are left alone. DBOS's own default changes with every edit of the code."""
 
+QUEUE = "interhub.runs"
+"""Runs of limited tenants wait here, in a partition for each; the calls they make wait elsewhere (`slots`)."""
+
 _ENDING_S = 0.1
+_QUEUE_LOOK_S = 0.1
+_IDLE_QUEUE_LOOK_S = 5.0
+_UNLIMITED = 1_000_000
+
+_ORPHANED = sa.text(
+    "SELECT DISTINCT executor_id FROM dbos.workflow_status AS run "
+    "WHERE status = 'PENDING' AND application_version = :version AND executor_id IS NOT NULL AND NOT EXISTS "
+    "(SELECT 1 FROM replicas WHERE replicas.executor_id = run.executor_id AND NOT replicas.lost)"
+)
 
 log = structlog.get_logger()
+
+Confirmed: TypeAlias = Callable[[], Awaitable[None]]
+"""Returns when this process is known to be the one whose steps count (`Membership.confirmed`)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunLimits:
+    """How many runs each tenant may have, over all replicas; those beyond wait in the tenant's own queue."""
+
+    at_once: int | None = None
+    """Under way at once; one that waits for a person counts."""
+    starts: int | None = None
+    """Started in `period_s`."""
+    period_s: float = 60.0
 
 
 def _is_news(record: logging.LogRecord) -> bool:
@@ -80,13 +118,39 @@ if sys.version_info >= (3, 12) and sqlite3.sqlite_version_info < (3, 42):
     _suit_old_sqlite()
 
 
-class _Execution:
-    """One execution of a workflow."""
+_begun: ContextVar[str] = ContextVar("interhub_run_begun", default="")
+"""The run, or child run, that the current task begins: executed under this very call it has no records yet."""
 
-    def __init__(self, run_id: str, *, recovered: bool) -> None:
+
+class _Execution:
+    """One execution of a workflow.
+
+    DBOS gives it its number for each call, and the token by which it owns the run. Its steps ask nobody what is known:
+    a run that has just been begun has no records, and those of one that is taken up are read at its beginning, while
+    nobody else may add any.
+    """
+
+    def __init__(
+        self,
+        run_id: str,
+        *,
+        checkpoints: Checkpoints,
+        known: Mapping[int, Known],
+        recovered: bool,
+        confirmed: Confirmed | None,
+    ) -> None:
+        context = dbos_context.assert_current_dbos_context()
+        assert context.owner_xid is not None, "whoever executes a run owns it"
         self._id = run_id
+        self._context = context
+        self._owner = context.owner_xid
+        self._checkpoints = checkpoints
+        self._known = known
         self._recovered = recovered
+        self._confirmed = confirmed
         self._open: list[TaskBranch] = []
+        self._at_work: set[asyncio.Task[Json]] = set()
+        self._watch: asyncio.Future[None] | None = None
 
     @property
     def id(self) -> str:
@@ -97,17 +161,84 @@ class _Execution:
         return self._recovered
 
     async def step(self, name: str, body: Body) -> Json:
-        async def run() -> Json:
-            return await body()
-
-        options = StepOptions(name=name, preemptible=True)
-        return await DBOS.run_step_async(options, run)
+        return await self._step(self._draw(), name, body)
 
     async def begin_step(self, name: str, body: Body) -> Branch:
-        return await self._begin(self.step(name, body))
+        return await self._begin(self._step(self._draw(), name, body))
+
+    def _draw(self) -> int:
+        """Draw the number of the next call, as DBOS does for its own."""
+        self._context.function_id += 1
+        return self._context.function_id
+
+    def _recorded(self, number: int, name: str) -> tuple[Json] | None:
+        """Return what a call gave the first time; None where there is no record."""
+        known = self._known.get(number)
+        if known is None:
+            return None
+        if known.name != name:
+            raise dbos_error.DBOSUnexpectedStepError(self._id, number, name, known.name)
+        if known.output is None or known.serialization != _SERIALIZER.name():
+            raise RecordedOtherwise(self._id, number, name, f"{known.name} of {known.serialization}")
+        return (cast("Json", orjson.loads(known.output)),)
+
+    async def _step(self, number: int, name: str, body: Body) -> Json:
+        if (recorded := self._recorded(number, name)) is not None:
+            return recorded[0]
+        started_ms = now_ms()
+        given = await self._carried_out(body)
+        await self._record(number, name, given, started_ms)
+        return given
+
+    async def _carried_out(self, body: Body) -> Json:
+        """Do what a step does, outside the run's own context, and stop it when the run is cancelled."""
+        if self._confirmed is not None:
+            await self._confirmed()
+        outside = copy_context()
+        outside.run(dbos_context._clear_local_dbos_context)  # pyright: ignore[reportPrivateUsage]
+        task: asyncio.Task[Json] = asyncio.get_running_loop().create_task(_awaited(body), context=outside)
+        if not self._at_work:
+            watch: asyncio.Future[None] = _watcher().register(self._id, None)
+            watch.add_done_callback(self._told_of_cancellation)
+            self._watch = watch
+        self._at_work.add(task)
+        try:
+            return await task
+        except asyncio.CancelledError:
+            if not task.done():
+                task.cancel()
+                await asyncio.wait([task])
+            raise
+        finally:
+            self._at_work.discard(task)
+            if not self._at_work and self._watch is not None:
+                _watcher().unregister(self._id, None, self._watch)
+                self._watch = None
+
+    def _told_of_cancellation(self, watch: "asyncio.Future[None]") -> None:
+        if not watch.cancelled():
+            for task in tuple(self._at_work):
+                task.cancel()
+
+    async def _record(self, number: int, name: str, given: Json, started_ms: int) -> None:
+        try:
+            await self._checkpoints.record(
+                Checkpoint(
+                    run_id=self._id,
+                    owner=self._owner,
+                    number=number,
+                    name=name,
+                    output=orjson.dumps(given).decode(),
+                    started_ms=started_ms,
+                    ended_ms=now_ms(),
+                )
+            )
+        except OwnerLost as error:
+            raise dbos_error.DBOSWorkflowConflictIDError(self._id) from error
 
     async def begin_child(self, child_id: str, given: JsonObject) -> Branch:
         async def child() -> Json:
+            _begun.set(child_id)  # of this branch's own task; if it was begun before, DBOS only waits for it
             try:
                 with SetWorkflowID(child_id):
                     return cast("Json", await _workflow()(dict(given)))
@@ -125,8 +256,20 @@ class _Execution:
 
     async def wait(self, branches: Sequence[Branch]) -> tuple[Branch, ...]:
         tasks = [cast("TaskBranch", branch).task for branch in branches]
-        done, _ = await DBOS.asyncio_wait(list(tasks), return_when=asyncio.FIRST_COMPLETED)
-        return tuple(branch for branch, task in zip(branches, tasks, strict=True) if task in done)
+        if len(tasks) == 1:  # which one ends first needs no record
+            await asyncio.wait(tasks)
+            return tuple(branches)
+        number = self._draw()
+        recorded = self._recorded(number, _WAIT)
+        if recorded is None:
+            started_ms = now_ms()
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            ended = [place for place, task in enumerate(tasks) if task in done]
+            await self._record(number, _WAIT, list(ended), started_ms)
+        else:
+            ended = cast("list[int]", recorded[0])
+            await asyncio.wait([tasks[place] for place in ended])
+        return tuple(branches[place] for place in ended)
 
     async def cancel_child(self, child_id: str) -> None:
         await DBOS.cancel_workflow_async(child_id, cancel_children=True)
@@ -142,6 +285,23 @@ class _Execution:
         return branch
 
 
+_WAIT = "interhub.wait"
+_SERIALIZER = DBOSPortableJSONSerializer()
+
+
+async def _awaited(body: Body) -> Json:
+    return await body()
+
+
+def _watcher() -> Any:
+    """Return DBOS's one poller of this loop, which asks once a second which runs were cancelled, elsewhere maybe."""
+    return dbos_core._cancellation_watcher(_dbos())  # pyright: ignore[reportPrivateUsage]
+
+
+def _dbos() -> Any:
+    return dbos_module._get_dbos_instance()  # pyright: ignore[reportPrivateUsage]
+
+
 class DbosEngine:
     """Runs as DBOS workflows, in one SQLite file or a Postgres database. One at a time in a process.
 
@@ -150,16 +310,29 @@ class DbosEngine:
 
     _running: ClassVar["DbosEngine | None"] = None
 
-    def __init__(self, url: str, *, executor_id: str = "local", threads: int = 16) -> None:
-        """`executor_id` names the process whose runs are taken up again at launch."""
+    def __init__(
+        self,
+        url: str,
+        *,
+        executor_id: str = "local",
+        threads: int = 16,
+        limits: RunLimits | None = None,
+        confirmed: Confirmed | None = None,
+    ) -> None:
+        """`executor_id` names the process whose runs are taken up again at launch.
+
+        Of several that share a database each has another one, new at every start, with a lease (`membership`).
+        """
         self.url = url
         """Of the engine's database, as SQLAlchemy writes it."""
         self._executor_id = executor_id
+        self._limits = limits
+        self._confirmed = confirmed
         self._threads = threads
         self._execute: Execute | None = None
         self._crashed: Crashed | None = None
         self._stopping = False
-        self._own: set[str] = set()
+        self._checkpoints: Checkpoints | None = None
         self._executing: set[asyncio.Task[Any]] = set()
 
     async def launch(self, execute: Execute, crashed: Crashed) -> None:
@@ -175,7 +348,7 @@ class DbosEngine:
             system_database_url=self.url,
             executor_id=self._executor_id,
             application_version=APPLICATION_VERSION,
-            serializer=DBOSPortableJSONSerializer(),
+            serializer=_SERIALIZER,
             sys_db_idle_transaction_timeout_sec=5.0,
             notification_listener_polling_interval_sec=0.05 if sqlite else 1.0,
             scheduler_polling_interval_sec=60.0,
@@ -192,13 +365,35 @@ class DbosEngine:
         DbosEngine._running = self
         # On this loop, so that runs which are taken up share it with the connections they use.
         DBOS.launch()
+        self._group_writes()
         logger.setLevel(logging.ERROR)
+        await self._register_queue()
 
-    async def start(self, run_id: str, given: JsonObject) -> None:
-        """Start a run. The same id again changes nothing."""
-        self._own.add(run_id)
-        with SetWorkflowID(run_id):
-            await DBOS.start_workflow_async(_workflow(), dict(given))
+    async def _register_queue(self) -> None:
+        """Make the queue of limited runs; also without limits, so that what was queued under earlier ones is taken."""
+        limits = self._limits or RunLimits()
+        starts = limits.starts
+        rate = None if starts is None else dbos_queue.QueueRateLimit(limit=starts, period=limits.period_s)
+        await DBOS.register_queue_async(
+            QUEUE,
+            partition_concurrency=limits.at_once or _UNLIMITED,
+            partition_limiter=rate,
+            polling_interval_sec=_IDLE_QUEUE_LOOK_S if self._limits is None else _QUEUE_LOOK_S,
+            on_conflict="always_update",
+        )
+
+    async def start(self, run_id: str, given: JsonObject, *, tenant: str = "") -> None:
+        """Start a run, or queue it where its tenant's runs are limited. The same id again changes nothing."""
+        if self._limits is not None:
+            with SetWorkflowID(run_id), SetEnqueueOptions(queue_partition_key=tenant or "default"):
+                await DBOS.enqueue_workflow_async(QUEUE, _workflow(), dict(given))
+            return
+        begun = _begun.set(run_id)  # the task that executes the run takes the context along
+        try:
+            with SetWorkflowID(run_id):
+                await DBOS.start_workflow_async(_workflow(), dict(given))
+        finally:
+            _begun.reset(begun)
 
     async def send(self, run_id: str, topic: str, message: Json, key: str) -> None:
         """Send a message to a run or child run; the same key again changes nothing."""
@@ -217,6 +412,33 @@ class DbosEngine:
             for status in await DBOS.list_workflows_async(workflow_ids=part, load_input=False, load_output=False):
                 known[status.workflow_id] = _STATES.get(status.status, EngineState.BROKEN)
         return known
+
+    async def executors(self, run_id: str) -> frozenset[str]:
+        """Return the executors of a run and its children that are under way."""
+        found = await DBOS.list_workflows_async(
+            workflow_id_prefix=run_id, status="PENDING", load_input=False, load_output=False
+        )
+        return frozenset(status.executor_id for status in found if status.executor_id)
+
+    async def forget(self, run_ids: Collection[str]) -> None:
+        """Remove what is recorded of runs that have ended, and of their children."""
+        await DBOS.delete_workflows_async(list(run_ids), delete_children=True)
+
+    def orphaned(self, connection: sa.Connection) -> Sequence[str]:
+        """Return the executors that have runs under way, of this version, and no lease. Blocks; PostgreSQL only.
+
+        It is one statement, so one view of both tables: whoever has a run under way had a lease before.
+        """
+        return list(connection.execute(_ORPHANED, {"version": APPLICATION_VERSION}).scalars())
+
+    def take_over(self, executor_ids: Sequence[str]) -> int:
+        """Put the runs under way of dead executors back to the queue, and return how many there were. Blocks.
+
+        The engine's row names the executor, so that of several who do this at once none takes what another has begun.
+        """
+        # The one private call (ADR 0002): without Conductor nothing public recovers another executor's runs.
+        handles = DBOS._recover_pending_workflows(list(executor_ids))  # pyright: ignore[reportPrivateUsage]
+        return len(handles)
 
     async def result(self, run_id: str) -> JsonObject | None:
         """Return what a run that is done returned; None for any other."""
@@ -238,6 +460,8 @@ class DbosEngine:
             await asyncio.wait(remaining, timeout=5.0)
         if DbosEngine._running is self:
             DbosEngine._running = None
+            if self._checkpoints is not None:
+                await anyio.to_thread.run_sync(self._checkpoints.close)
             await anyio.to_thread.run_sync(_destroy)
 
     def _connector(self) -> Callable[[], object]:
@@ -266,21 +490,66 @@ class DbosEngine:
         assert run_id is not None, "a workflow has an id"
         assert self._execute is not None, "the engine was launched"
         assert self._crashed is not None, "the engine was launched"
-        root = run_id.partition(".")[0]
-        execution = _Execution(run_id, recovered=root not in self._own)
+        checkpoints = self._checkpoints_of()
+        fresh = _begun.get() == run_id
         task = asyncio.current_task()
         if task is not None and task not in self._executing:
             self._executing.add(task)
             task.add_done_callback(self._executing.discard)
+        known: Mapping[int, Known] = {} if fresh else await anyio.to_thread.run_sync(checkpoints.known, run_id)
+        execution = _Execution(
+            run_id, checkpoints=checkpoints, known=known, recovered=not fresh, confirmed=self._confirmed
+        )
         try:
             return dict(await self._execute(execution, given))
         except Exception as error:
-            await self._crashed(run_id, given, error)
+            if not isinstance(error, dbos_error.DBOSWorkflowConflictIDError):  # then it is somebody else's to tell
+                await self._crashed(run_id, given, error)
             raise
         finally:
-            if root == run_id:
-                self._own.discard(run_id)
             await execution.close()
+
+    def _group_writes(self) -> None:
+        """Have DBOS write the begin and end of runs through our writer: on SQLite two would wait for each other."""
+        system, checkpoints = _dbos()._sys_db, self._checkpoints_of()
+
+        def begin(status: Any, *, creator_xid: str | None, reuse_policy: Any = None) -> Any:
+            def insert(connection: sa.Connection) -> Any:
+                return system._insert_workflow_status(
+                    status, connection, creator_xid=creator_xid, reuse_policy=reuse_policy
+                )
+
+            return checkpoints.write(insert)
+
+        def end(
+            workflow_id: str,
+            status: str,
+            *,
+            output: str | None = None,
+            error: str | None = None,
+            owner_xid: str | None = None,
+        ) -> bool:
+            owner = owner_xid or dbos_context.current_owner_xid(workflow_id)
+            if owner is None:
+                written: bool = ends(workflow_id, status, output=output, error=error)
+                return written
+            ending = Ending(run_id=workflow_id, owner=owner, status=status, output=output, error=error, at_ms=now_ms())
+            return checkpoints.write(lambda connection: checkpoints.end(connection, ending))
+
+        ends = system.update_workflow_outcome
+        system.init_workflow, system.update_workflow_outcome = begin, end
+
+    def _checkpoints_of(self) -> Checkpoints:
+        """Return the writer, which a run that DBOS takes up while it is launched may need first."""
+        if self._checkpoints is None:
+            system = _dbos()._sys_db
+            self._checkpoints = Checkpoints(
+                system.engine,
+                serialization=_SERIALIZER.name(),
+                application=system.app_name,
+                passing=_passing,
+            )
+        return self._checkpoints
 
 
 _STATES: Mapping[str, EngineState] = {
@@ -307,6 +576,17 @@ def _workflow() -> _Workflow:
 
         _registered = DBOS.workflow(name="interhub.run", max_recovery_attempts=None)(run)
     return _registered
+
+
+def _passing(error: Exception) -> bool:
+    """Whether a second try may do: as DBOS sees it, and what our own connector raises while the engine stops."""
+    if isinstance(error, DBAPIError) and isinstance(error.orig, psycopg.InterfaceError):
+        return True
+    return (
+        isinstance(error, PoolTimeout | psycopg.InterfaceError)
+        or dbos_utils.retriable_postgres_exception(error)
+        or dbos_utils.retriable_sqlite_exception(error)
+    )
 
 
 def _prepare_file(url: str) -> None:
