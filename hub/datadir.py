@@ -43,6 +43,10 @@ class DataDir:
         self.path = path
         self.key_file = path / "api.key"
         self.state_key_file = path / "state.key"
+        self.vault_key_file = path / "vault.key"
+        self.signing_file = path / "signing.jwks"
+        """The private keys that cards and pushes are signed with."""
+        self.replica_file = path / "replica.id"
         self.hub_file = path / "hub.json"
         self.lock_file = path / "hub.lock"
         self.database_file = path / "interhub.db"
@@ -162,12 +166,56 @@ class DataDir:
             DataDirUnusable: they cannot be read or written.
         """
         try:
-            with suppress(FileNotFoundError, ValueError):
-                return bytes.fromhex(self.state_key_file.read_text(encoding="ascii", errors="replace"))
-            self._write(self.state_key_file, secrets.token_hex(32))
-            return bytes.fromhex(self.state_key_file.read_text(encoding="ascii"))
+            with suppress(ValueError):
+                return self._secret(self.state_key_file)
+            self._write(self.state_key_file, secrets.token_hex(32))  # what it sealed is forgotten within minutes
+            return self._secret(self.state_key_file)
         except OSError as error:
             raise DataDirUnusable(str(self.path), f"{self.state_key_file}: {_why(error)}") from error
+
+    def vault_key(self) -> bytes:
+        """Return the 32 bytes that seal the credentials in the database; made when there are none yet.
+
+        Raises:
+            DataDirUnusable: they cannot be read or written, or the file holds something else: it is not made anew,
+                because nothing that was sealed would open any more.
+        """
+        try:
+            return self._secret(self.vault_key_file)
+        except ValueError as error:
+            why = f"{self.vault_key_file} holds no key of 32 bytes; put the earlier one back"
+            raise DataDirUnusable(str(self.path), why) from error
+        except OSError as error:
+            raise DataDirUnusable(str(self.path), f"{self.vault_key_file}: {_why(error)}") from error
+
+    def write_private(self, file: Path, text: str, *, only_if_missing: bool = False) -> None:
+        """Write a file of this directory that only this user reads, whole or not at all.
+
+        Raises:
+            DataDirUnusable: it cannot be written.
+        """
+        try:
+            self._write(file, text, only_if_missing=only_if_missing)
+        except OSError as error:
+            raise DataDirUnusable(str(self.path), f"{file}: {_why(error)}") from error
+
+    def replica_name(self) -> str:
+        """Return the name that this directory has among those of other replicas; made when there is none yet.
+
+        The one who holds the directory calls it: whoever had the name before is gone.
+
+        Raises:
+            DataDirUnusable: it cannot be read or written.
+        """
+        try:
+            with suppress(FileNotFoundError):
+                if name := self.replica_file.read_text(encoding="ascii", errors="replace").strip():
+                    return name
+            name = secrets.token_hex(16)
+            self._write(self.replica_file, name)
+            return name
+        except OSError as error:
+            raise DataDirUnusable(str(self.path), f"{self.replica_file}: {_why(error)}") from error
 
     def key_is_private(self) -> bool:
         """True when nobody else may read the key, or the system has no such permissions."""
@@ -183,6 +231,12 @@ class DataDir:
             log.warning("api_key_was_readable_by_others", file=str(self.key_file), now="0600")
             self.key_file.chmod(0o600)
         return key
+
+    def _secret(self, file: Path) -> bytes:
+        with suppress(FileNotFoundError):
+            return _hex32(file.read_text(encoding="ascii", errors="replace"))
+        self._write(file, secrets.token_hex(32), only_if_missing=True)
+        return _hex32(file.read_text(encoding="ascii"))
 
     def _announced(self) -> RunningHub | None:
         try:
@@ -224,6 +278,13 @@ def make_private(file: Path) -> None:
         OSError: it cannot be made.
     """
     os.close(os.open(file, os.O_WRONLY | os.O_CREAT, 0o600))
+
+
+def _hex32(text: str) -> bytes:
+    value = bytes.fromhex(text)
+    if len(value) != 32:
+        raise ValueError("not 32 bytes")
+    return value
 
 
 def _why(error: OSError) -> str:
