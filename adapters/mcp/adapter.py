@@ -66,6 +66,7 @@ class McpAdapter:
     def _target(self, endpoint: Endpoint, label: str) -> "Target":
         from interhub.adapters.egress import check_headers
 
+        from .direct import pool_for
         from .target import Target
 
         headers = expand_all(endpoint.headers, self._env)
@@ -78,6 +79,7 @@ class McpAdapter:
             cwd=endpoint.cwd or self._default_cwd,
             startup_timeout_s=self._startup_timeout_s,
             client_info={"name": "interhub", "version": version("interhub")},
+            pool=pool_for(endpoint),
         )
 
 
@@ -114,3 +116,5 @@ class _Conversation:
     ) -> None:
         self._tasks.cancel_scope.cancel()
         await self._tasks.__aexit__(None, None, None)
+        if self._target.pool is not None:
+            self._target.pool.close()

@@ -5,12 +5,10 @@ connection with every call on it (https://github.com/modelcontextprotocol/python
 sits a transport of ours that answers such a request with a made-up 502, and notes the true fault on the exchange.
 """
 
-import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
-from functools import cache
 from typing import Protocol
 from urllib.parse import urlsplit
 
@@ -20,6 +18,7 @@ from mcp.client._transport import TransportStreams
 from mcp.client.sse import sse_client
 from mcp.client.streamable_http import streamable_http_client
 
+from interhub.adapters.egress import tls_context
 from interhub.adapters.errors import (
     AdapterError,
     BadEndpoint,
@@ -36,7 +35,7 @@ MAX_BODY_BYTES = 64 * 1024 * 1024
 """Most that one answer, or one event stream, may hold before it is cut off."""
 _SNIFF_BYTES = 4096
 _CONNECT_S = 10.0
-_READ_S = 900.0
+SILENCE_S = 900.0
 """A server sends a comment every 15 s while it works on a stream; one that answers in JSON may be silent for long."""
 _RETRYABLE = frozenset({408, 425, 429, 500, 502, 503, 504})
 
@@ -80,14 +79,21 @@ class Exchange:
     """What really happened, where the SDK would only see its symptom."""
 
 
+OnSession = Callable[[str], None]
+
+
+def ignore_session(session_id: str) -> None:
+    """Take no note of a session's id."""
+
+
 current_exchange: ContextVar[Exchange | None] = ContextVar("mcp_exchange", default=None)
 """The request being sent or read. The SDK runs each POST, and what arrives on its stream, in its sender's context."""
 
 
 def http_streams(
-    endpoint: Endpoint, headers: Mapping[str, str], label: str
+    endpoint: Endpoint, headers: Mapping[str, str], label: str, *, on_session: OnSession = ignore_session
 ) -> AbstractAsyncContextManager[TransportStreams]:
-    """Return the streams of an MCP server reached over HTTP.
+    """Return the streams of an MCP server reached over HTTP. `on_session` is told the session's id, where it has one.
 
     Raises:
         BadEndpoint: the address is no HTTP URL.
@@ -106,18 +112,18 @@ def http_streams(
         raise BadEndpoint(
             label, "its address holds a user and password", "give them as a header: Authorization=Basic ${NAME}"
         )
-    timeout = httpx2.Timeout(_CONNECT_S, read=_READ_S, pool=None)
+    timeout = httpx2.Timeout(_CONNECT_S, read=SILENCE_S, pool=None)
 
     def client(
         headers: Mapping[str, str] | None = None,
         timeout: httpx2.Timeout | None = timeout,
         auth: httpx2.Auth | None = None,
     ) -> httpx2.AsyncClient:
-        transport = FaultKeeping(httpx2.AsyncHTTPTransport(verify=_tls()), label)
+        transport = FaultKeeping(httpx2.AsyncHTTPTransport(verify=tls_context()), label, on_session)
         return httpx2.AsyncClient(transport=transport, headers=dict(headers or {}), timeout=timeout, auth=auth)
 
     if endpoint.binding is Binding.MCP_SSE:
-        return sse_client(endpoint.url, dict(headers), _CONNECT_S, _READ_S, httpx_client_factory=client)
+        return sse_client(endpoint.url, dict(headers), _CONNECT_S, SILENCE_S, httpx_client_factory=client)
     return _StreamableHttp(endpoint.url, client(headers))
 
 
@@ -139,18 +145,13 @@ class _StreamableHttp:
             await self._client.aclose()
 
 
-@cache
-def _tls() -> ssl.SSLContext:
-    """One TLS context for the process: making one takes 20 ms (reference: mcp.md, section 1.6)."""
-    return httpx2.create_ssl_context()
-
-
 class FaultKeeping(httpx2.AsyncBaseTransport):
     """Keeps a fault to the request that met it, and says on the exchange what it was."""
 
-    def __init__(self, inner: httpx2.AsyncBaseTransport, label: str) -> None:
+    def __init__(self, inner: httpx2.AsyncBaseTransport, label: str, on_session: OnSession = ignore_session) -> None:
         self._inner = inner
         self._label = label
+        self._on_session = on_session
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         """Send a request; a POST always gets a response."""
@@ -167,10 +168,12 @@ class FaultKeeping(httpx2.AsyncBaseTransport):
             return response
         if response.status_code >= 400:
             return await self._refused(request, response, exchange)
+        if (session_id := response.headers.get("mcp-session-id")) is not None:
+            self._on_session(session_id)
         kind = response.headers.get("content-type", "").split(";")[0].strip().lower()
         if response.status_code == 200 and kind not in ("application/json", "text/event-stream"):
             what = "a web page" if kind == "text/html" else f"{kind or 'no content type'}"
-            exchange.fault = ProtocolViolation(self._label, f"{_place(request.url)} answered with {what}, not with MCP")
+            exchange.fault = ProtocolViolation(self._label, f"{place(request.url)} answered with {what}, not with MCP")
         response.stream = _Bounded(response.stream, exchange, self._label)
         return response
 
@@ -188,27 +191,15 @@ class FaultKeeping(httpx2.AsyncBaseTransport):
         finally:
             await response.aclose()
         headers = [(k, v) for k, v in response.headers.multi_items() if k.lower() not in _BODY_HEADERS]
-        whole = httpx2.Response(response.status_code, headers=headers, content=body, request=request)
-        status = response.status_code
-        said = f"HTTP {status}"
-        if words := _words(body, response.headers.get("content-type", "")):
-            said += f" ({words})"
-        if status in (401, 403):
-            hint = "give it credentials in the endpoint's headers" if status == 401 else "the ones given are not enough"
-            exchange.fault = RemoteDenied(self._label, f"{said}; {hint}", (), status)
-        elif status == 404 and "mcp-session-id" in request.headers:
-            exchange.fault = SessionGone(self._label, "the server no longer knows our session")
-        elif _is_jsonrpc_error(body):
-            pass
-        elif status in _RETRYABLE:
-            exchange.fault = ServerBusy(self._label, f"{_place(request.url)} answered {said}")
-        elif status == 413:
-            exchange.fault = RemoteRefused(self._label, f"the request is too large for it: {said}", (), status)
-        else:
-            exchange.fault = ProtocolViolation(
-                self._label, f"{_place(request.url)} answered {said}: no MCP server is there"
-            )
-        return whole
+        exchange.fault = fault_of(
+            response.status_code,
+            body,
+            response.headers.get("content-type", ""),
+            place=place(request.url),
+            label=self._label,
+            session="mcp-session-id" in request.headers,
+        )
+        return httpx2.Response(response.status_code, headers=headers, content=body, request=request)
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -248,6 +239,28 @@ class _Bounded(httpx2.AsyncByteStream):
         await self._inner.aclose()
 
 
+def fault_of(status: int, body: bytes, kind: str, *, place: str, label: str, session: bool) -> AdapterError | None:
+    """Return what a status other than 200 says; None where the body says it in the protocol's own words.
+
+    `kind` is the body's content type, `session`: whether the request named a session of the older era.
+    """
+    said = f"HTTP {status}"
+    if words := _words(body, kind):
+        said += f" ({words})"
+    if status in (401, 403):
+        hint = "give it credentials in the endpoint's headers" if status == 401 else "the ones given are not enough"
+        return RemoteDenied(label, f"{said}; {hint}", (), status)
+    if status == 404 and session:
+        return SessionGone(label, "the server no longer knows our session")
+    if _is_jsonrpc_error(body):
+        return None
+    if status in _RETRYABLE:
+        return ServerBusy(label, f"{place} answered {said}")
+    if status == 413:
+        return RemoteRefused(label, f"the request is too large for it: {said}", (), status)
+    return ProtocolViolation(label, f"{place} answered {said}: no MCP server is there")
+
+
 def http_error(error: httpx2.HTTPError, label: str) -> AdapterError:
     """Say in our words what went wrong below HTTP, or what an HTTP status says."""
     host = "the server"
@@ -259,7 +272,7 @@ def http_error(error: httpx2.HTTPError, label: str) -> AdapterError:
         case httpx2.ConnectError():
             return RemoteUnavailable(label, f"nothing answers at {host} ({error})")
         case httpx2.ReadTimeout():
-            return RemoteUnavailable(label, f"{host} said nothing for {_READ_S:g} s")
+            return RemoteUnavailable(label, f"{host} said nothing for {SILENCE_S:g} s")
         case httpx2.SSEError():
             return ProtocolViolation(label, f"{host} sends no events: {error}")
         case httpx2.HTTPStatusError():
@@ -273,7 +286,7 @@ def http_error(error: httpx2.HTTPError, label: str) -> AdapterError:
             return RemoteUnavailable(label, f"the connection to {host} broke off ({error or type(error).__name__})")
 
 
-def _place(url: httpx2.URL) -> str:
+def place(url: httpx2.URL) -> str:
     """Return an address as it may be shown: what follows the path, or stands before the host, can be a secret."""
     return str(url.copy_with(userinfo=b"", query=None, fragment=None))
 

@@ -55,11 +55,14 @@ from interhub.adapters.errors import (
     RemoteTimeout,
     RemoteUnavailable,
 )
+from interhub.adapters.exact_json import write_json
 from interhub.agent_cards import JsonObject
 
+from .direct import DirectExchange, DirectWay, handed_over
 from .http import Exchange, ServerBusy, Sink, current_exchange, http_error
 
 _DIAGNOSIS_S = 2.0
+_MOST_FIELDS = 1000
 PROBE_S = 10.0
 """How long `server/discover` may take before the server is taken for one that ignores what it does not know."""
 ENVELOPE = (PROTOCOL_VERSION_META_KEY, CLIENT_INFO_META_KEY, CLIENT_CAPABILITIES_META_KEY)
@@ -111,8 +114,11 @@ class McpSession:
         client: Client,
         events: SessionEvents,
         diagnose: Diagnose = no_diagnosis,
+        way: DirectWay | None = None,
     ) -> None:
         self._dispatcher = dispatcher
+        self._way = way
+        self._fields: dict[tuple[str, str], bytes] = {}
         self._diagnose = diagnose
         self._label = label
         self._client = client
@@ -147,7 +153,9 @@ class McpSession:
         headers: Mapping[str, str] | None = None,
         timeout_s: float | None = None,
     ) -> dict[str, Any]:
-        """Send a request and return its result as it came. The one place where requests leave for a server.
+        """Send a request and return its result as it came. Here, and in `begin`, requests leave for a server.
+
+        A request that was begun directly and has been handed over to this one is followed instead.
 
         Members of the envelope that `params` brings are kept (a relay's client speaks for itself); the rest is added.
         A `progressToken` in `params` asks for progress; it is replaced by one of ours on the way, and put back.
@@ -156,6 +164,11 @@ class McpSession:
             MCPError: the server answered with a JSON-RPC error.
             AdapterError: it did not answer in the protocol, or not at all.
         """
+        if (begun := handed_over(method)) is not None:
+            try:
+                return await begun.finish(sink, timeout_s)
+            except TimeoutError:
+                raise RemoteTimeout(self._label, timeout_s or 0.0) from None
         exchange = Exchange(sink=sink)
         number = next(self._numbers)
         meta = dict(_object(params.get("_meta")))
@@ -207,6 +220,77 @@ class McpSession:
             self._live.pop(number, None)
             self._progress.pop(token, None)
             self._listening.pop(f"listen-{number}", None)
+
+    def begin(
+        self,
+        method: str,
+        params: dict[str, Any],
+        *,
+        headers: Mapping[str, str] | None = None,
+        trace: Mapping[str, str] | None = None,
+        repeatable: bool = False,
+    ) -> DirectExchange | None:
+        """Send a request directly, past the SDK; None where there is no such way to this server, or not now.
+
+        As in `request`, but what follows is the caller's: see `DirectExchange`. `trace` goes into headers and `_meta`.
+        `params` become the session's own. `repeatable`: the server may be given it twice.
+        """
+        way = self._way
+        if way is None or way.blocked or self.lost.is_set() or not self.version:
+            return None
+        number = f"d-{next(self._numbers)}"
+        meta: dict[str, Any] = {**_object(params.get("_meta")), **(trace or {})}
+        named = ""
+        if self.modern:
+            meta.setdefault(PROTOCOL_VERSION_META_KEY, self.version)
+            meta.setdefault(CLIENT_INFO_META_KEY, self._client.info)
+            meta.setdefault(CLIENT_CAPABILITIES_META_KEY, self._client.capabilities)
+            key = NAME_BEARING_METHODS.get(method)
+            if key is not None and isinstance(name := params.get(key), str):
+                named = name
+        else:
+            for reserved in ENVELOPE:
+                meta.pop(reserved, None)
+        if "progressToken" in meta:
+            meta["progressToken"] = number
+        if meta:
+            params["_meta"] = meta
+        else:
+            params.pop("_meta", None)
+        fields = self._fields.get((method, named)) or self._fields_for(method, named, way)
+        more = {**(headers or {}), **(trace or {})}
+        if more:
+            lines = "".join(f"{name}: {value}\r\n" for name, value in more.items())
+            if lines.count("\n") > len(more) or not lines.isascii():
+                return None  # no header can hold it: the slow way says so
+            fields += lines.encode("ascii")
+        body = write_json({"jsonrpc": "2.0", "id": number, "method": method, "params": params})
+        return DirectExchange(
+            way,
+            label=self._label,
+            method=method,
+            number=number,
+            fields=fields,
+            request=way.post(fields, body),
+            repeatable=repeatable,
+            modern=self.modern,
+            heard=self._events.notified,
+            tell=self.notify,
+        )
+
+    def _fields_for(self, method: str, name: str, way: DirectWay) -> bytes:
+        """Return the header lines of the session and of one method and name; most calls are of a few tools."""
+        fields = {MCP_PROTOCOL_VERSION_HEADER: self.version}
+        if self.modern:
+            fields[MCP_METHOD_HEADER] = method
+            if name:
+                fields[MCP_NAME_HEADER] = encode_header_value(name)
+        elif way.session_id:
+            fields["mcp-session-id"] = way.session_id
+        lines = "".join(f"{key}: {value}\r\n" for key, value in fields.items()).encode("ascii")
+        if len(self._fields) < _MOST_FIELDS:
+            self._fields[method, name] = lines
+        return lines
 
     async def notify(self, method: str, params: JsonObject | None = None) -> None:
         """Send a notification; dropped when the session has ended."""
@@ -365,6 +449,7 @@ async def open_session(
     version: str,
     startup_timeout_s: float,
     diagnose: Diagnose = no_diagnosis,
+    way: DirectWay | None = None,
 ) -> AsyncGenerator[McpSession]:
     """Open a session and negotiate. Enter and exit it in the same task; the owner waits on `lost`.
 
@@ -377,7 +462,7 @@ async def open_session(
         try:
             async with streams as (read, write):
                 dispatcher: JSONRPCDispatcher[TransportContext] = JSONRPCDispatcher(read, write)
-                session = McpSession(dispatcher, label=label, client=client, events=events, diagnose=diagnose)
+                session = McpSession(dispatcher, label=label, client=client, events=events, diagnose=diagnose, way=way)
                 async with anyio.create_task_group() as tasks:
                     await tasks.start(_pump, dispatcher, session)
                     try:

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from mcp.client._transport import TransportStreams
 
 from interhub.adapters.errors import BadEndpoint
+from interhub.adapters.http1 import Http1Pool
 from interhub.agent_cards import Binding, Endpoint, JsonObject
 
-from .http import http_streams
+from .direct import DirectWay
+from .http import OnSession, http_streams, ignore_session
 from .session import Client, Diagnose, McpSession, SessionEvents, no_diagnosis, open_session
 from .stdio import StdioServer
 
@@ -28,8 +30,12 @@ class Target:
     cwd: str
     startup_timeout_s: float
     client_info: JsonObject
+    pool: Http1Pool | None = None
+    """The connections of our own that requests to it take the direct way on; None where there is no such way."""
 
-    def streams(self) -> tuple[AbstractAsyncContextManager[TransportStreams], Diagnose]:
+    def streams(
+        self, on_session: OnSession = ignore_session
+    ) -> tuple[AbstractAsyncContextManager[TransportStreams], Diagnose]:
         """Return the transport, and what can say more about its end.
 
         Raises:
@@ -39,7 +45,7 @@ class Target:
             server = StdioServer(self.endpoint.command, env=self.env, cwd=self.cwd or None, label=self.label)
             return server.streams(), server.diagnose
         if self.endpoint.binding in (Binding.MCP_HTTP, Binding.MCP_SSE):
-            return http_streams(self.endpoint, self.headers, self.label), no_diagnosis
+            return http_streams(self.endpoint, self.headers, self.label, on_session=on_session), no_diagnosis
         raise BadEndpoint(self.label, f"an MCP server is not reached over {self.endpoint.binding.value}")
 
     def session(
@@ -50,9 +56,11 @@ class Target:
         client: Client | None = None,
     ) -> AbstractAsyncContextManager[McpSession]:
         """Make the context of a session."""
-        streams, diagnose = self.streams()
+        way = DirectWay(self.endpoint.url, self.headers, self.pool) if self.pool is not None else None
+        streams, diagnose = self.streams(way.use_session if way is not None else ignore_session)
         return open_session(
             streams,
+            way=way,
             label=self.label,
             client=client or Client(info=self.client_info, capabilities=OUR_CAPABILITIES),
             events=events,
