@@ -93,8 +93,8 @@ class Engine(Protocol):
         """Begin, on the running event loop; runs that were under way are taken up within seconds."""
         ...
 
-    async def start(self, run_id: str, given: JsonObject) -> None:
-        """Start a run. The same id again changes nothing."""
+    async def start(self, run_id: str, given: JsonObject, *, tenant: str = "") -> None:
+        """Start a run, or queue it where its tenant's runs are limited. The same id again changes nothing."""
         ...
 
     async def send(self, run_id: str, topic: str, message: Json, key: str) -> None:
@@ -107,6 +107,14 @@ class Engine(Protocol):
 
     async def states(self, run_ids: Collection[str]) -> Mapping[str, EngineState]:
         """Return how runs stand; those it has never heard of are missing."""
+        ...
+
+    async def executors(self, run_id: str) -> frozenset[str]:
+        """Return the replicas that execute a run and its children now; empty names are this process alone."""
+        ...
+
+    async def forget(self, run_ids: Collection[str]) -> None:
+        """Remove what is recorded of runs that have ended, and of their children."""
         ...
 
     async def result(self, run_id: str) -> JsonObject | None:

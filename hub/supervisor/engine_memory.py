@@ -131,7 +131,7 @@ class MemoryEngine:
         """Begin."""
         self._execute, self._crashed = execute, crashed
 
-    async def start(self, run_id: str, given: JsonObject) -> None:
+    async def start(self, run_id: str, given: JsonObject, *, tenant: str = "") -> None:
         """Start a run, or take up one of an earlier engine. The same id again changes nothing."""
         if run_id not in self._tasks:
             recovered = run_id in self.records
@@ -159,6 +159,17 @@ class MemoryEngine:
     async def states(self, run_ids: Collection[str]) -> Mapping[str, EngineState]:
         """Return how runs stand."""
         return {run_id: self.records[run_id].state for run_id in run_ids if run_id in self.records}
+
+    async def executors(self, run_id: str) -> frozenset[str]:
+        """Return nobody: there is only this process."""
+        return frozenset()
+
+    async def forget(self, run_ids: Collection[str]) -> None:
+        """Remove what is recorded of runs and their children."""
+        for name in list(self.records):
+            if name.partition(".")[0] in run_ids:
+                del self.records[name]
+                self._tasks.pop(name, None)
 
     async def result(self, run_id: str) -> JsonObject | None:
         """Return what a run that is done returned."""
