@@ -13,15 +13,27 @@ from .codec import (
     endpoint_to_json,
 )
 from .endpoint import Binding, Endpoint
-from .errors import CardError, CardInvalid, CardTooLarge, CardVersionUnsupported, NotACard, NotCanonical, Problem
+from .errors import (
+    BadKey,
+    CardError,
+    CardInvalid,
+    CardTooLarge,
+    CardVersionUnsupported,
+    NotACard,
+    NotCanonical,
+    Problem,
+)
+from .invisible import Finding, findings, hidden_in, invisible, may_hide, visible, visible_json
 from .json_value import Json, JsonObject, empty_object
 from .reader import MAX_CARD_BYTES, read_card
+from .signature import Signature, SignatureState
 from .writer import CardVersion, Security, write_card
 
 __all__ = [
     "MAX_CARD_BYTES",
     "SKILL_INPUT_SCHEMA",
     "AgentCard",
+    "BadKey",
     "Binding",
     "Capability",
     "CardError",
@@ -30,6 +42,7 @@ __all__ = [
     "CardVersion",
     "CardVersionUnsupported",
     "Endpoint",
+    "Finding",
     "Json",
     "JsonObject",
     "Kind",
@@ -37,6 +50,9 @@ __all__ = [
     "NotCanonical",
     "Problem",
     "Security",
+    "Signature",
+    "SignatureState",
+    "TaskSupport",
     "agent_card_for",
     "capability_from_json",
     "capability_to_json",
@@ -46,10 +62,13 @@ __all__ = [
     "empty_object",
     "endpoint_from_json",
     "endpoint_to_json",
+    "findings",
+    "hidden_in",
     "hub_card",
+    "invisible",
+    "may_hide",
     "read_card",
+    "visible",
+    "visible_json",
     "write_card",
 ]
-    "Signature",
-    "SignatureState",
-    "TaskSupport",
