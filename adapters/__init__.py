@@ -1,4 +1,4 @@
-"""How the hub speaks to agents: one contract, an adapter for each protocol, and wrappers around any of them."""
+"""How the hub speaks to agents: one contract, an adapter for each protocol, and a pool of their connections."""
 
 from .base import (
     Adapter,

@@ -10,7 +10,6 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from enum import StrEnum
 from functools import partial
 from types import TracebackType
 from typing import Self
@@ -19,9 +18,10 @@ import anyio
 import anyio.abc
 import structlog
 
+from .backoff import Backoff, Clock
 from .base import Call, Connection, Outcome, Report
+from .condition import Conditioned, State
 from .errors import AdapterError, ConnectionLost, RemoteUnavailable
-from .wrappers import Backoff, Clock
 
 Opener = Callable[[], AbstractAsyncContextManager[Connection]]
 """Makes a connection's context; called each time that one is opened."""
@@ -39,15 +39,6 @@ class PoolKey:
     """The agent, as `evict` names it."""
 
 
-class State(StrEnum):
-    """Where a connection is in its life."""
-
-    OPENING = "opening"
-    OPEN = "open"
-    FAILED = "failed"
-    """It could not be opened and is not tried before `next_try_at`."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class ConnectionState:
     """What the pool knows of one connection, to be shown."""
@@ -58,10 +49,8 @@ class ConnectionState:
     """Calls in flight."""
     failures: int = 0
     """Openings that failed in a row."""
-    next_try_at: float | None = None
-    """When it may be opened again, on the pool's clock; None when at once."""
     next_try_s: float = 0.0
-    """The same, in seconds from now."""
+    """Seconds until it may be opened again; 0 when at once."""
     error: str = ""
     """Why the last opening failed."""
 
@@ -124,6 +113,13 @@ class ConnectionPool:
         await self._acquire(key, opener)
         return _Handle(partial(self._acquire, key, opener))
 
+    def hold(self, key: PoolKey) -> "Held | None":
+        """Hold the open connection, as a call in flight does, until it is released; None where none is open now."""
+        entry = self._entries.get(key)
+        if entry is None or entry.connection is None or entry.retired.is_set():
+            return None
+        return Held(entry, entry.connection)
+
     async def evict(self, agent: str) -> None:
         """Forget an agent's connections and failures, because it changed or was removed.
 
@@ -135,20 +131,14 @@ class ConnectionPool:
             self._retire(entry)
 
     def states(self) -> tuple[ConnectionState, ...]:
-        """Return what is known of every connection: open, being opened, or failed."""
+        """Return what is known of every connection: open, at rest, being opened, or failed."""
         now = self._clock()
-        shown = [
-            ConnectionState(
-                key=entry.key, state=State.OPENING if entry.connection is None else State.OPEN, calls=len(entry.scopes)
-            )
-            for entry in self._entries.values()
-        ]
+        shown = [entry.state() for entry in self._entries.values()]
         shown += [
             ConnectionState(
                 key=key,
                 state=State.FAILED,
                 failures=failure.count,
-                next_try_at=failure.next_try_at,
                 next_try_s=max(0.0, failure.next_try_at - now),
                 error=str(failure.error),
             )
@@ -224,7 +214,7 @@ class ConnectionPool:
         """Wait until the connection is to be closed: evicted, lost, or idle."""
         while not entry.retired.is_set():
             left_s = entry.used_at + self._idle_s - self._clock()
-            if left_s <= 0 and not entry.scopes:
+            if left_s <= 0 and not entry.calls:
                 self._retire(entry)
                 return
             with anyio.move_on_after(left_s if left_s > 0 else self._idle_s):
@@ -266,6 +256,21 @@ class _Handle:
             yield connection
 
 
+class Held:
+    """An open connection that is held for one call, without a scope: what it was lent for ends with it by itself."""
+
+    __slots__ = ("_entry", "connection")
+
+    def __init__(self, entry: "_Entry", connection: Connection) -> None:
+        self._entry = entry
+        self.connection = connection
+        entry.held += 1
+
+    def release(self) -> None:
+        """Count the call out. Once."""
+        self._entry.let_go()
+
+
 class _Entry:
     """One connection and the task that owns it."""
 
@@ -280,6 +285,8 @@ class _Entry:
         """Given to no new call."""
         self.closed = anyio.Event()
         self.scopes: set[anyio.CancelScope] = set()
+        self.held = 0
+        """Calls in flight without a scope."""
         self.used_at = clock()
         self._clock = clock
         self._drained = anyio.Event()
@@ -297,12 +304,39 @@ class _Entry:
                 raise
             finally:
                 self.scopes.discard(scope)
-                self.used_at = self._clock()
-                if not self.scopes:
-                    self._drained.set()
+                self._count_out()
+
+    def let_go(self) -> None:
+        self.held -= 1
+        self._count_out()
+
+    def _count_out(self) -> None:
+        self.used_at = self._clock()
+        if not self.calls:
+            self._drained.set()
+
+    @property
+    def calls(self) -> int:
+        return len(self.scopes) + self.held
+
+    def state(self) -> ConnectionState:
+        calls = self.calls
+        if self.connection is None:
+            return ConnectionState(key=self.key, state=State.OPENING, calls=calls)
+        if not isinstance(self.connection, Conditioned):
+            return ConnectionState(key=self.key, state=State.OPEN, calls=calls)
+        how = self.connection.condition()
+        return ConnectionState(
+            key=self.key,
+            state=how.state,
+            calls=calls,
+            failures=how.failures,
+            next_try_s=how.next_try_s,
+            error=how.error,
+        )
 
     async def wait_unused(self) -> None:
-        while self.scopes:
+        while self.calls:
             self._drained = anyio.Event()
             await self._drained.wait()
 

@@ -20,7 +20,7 @@ from interhub.adapters import (
     RemoteTimeout,
     RemoteUnavailable,
 )
-from interhub.adapters.wrappers import Backoff
+from interhub.adapters.backoff import Backoff
 from interhub.registry import Agent, AgentNotFound, Health, HealthState, Registry, RegistryError
 
 log = structlog.get_logger()
@@ -30,6 +30,10 @@ Look = Callable[[str, str], Awaitable[None]]
 
 _SUPERVISED = frozenset({"team", "workflow"})
 """They are the hub itself: what fails in them is their members'."""
+
+
+_LOOKS_AT_ONCE = 16
+"""A hub whose two hundred agents went down together does not ask all of them at the same moment."""
 
 
 @dataclass
@@ -54,6 +58,7 @@ class HealthKeeper:
         self._backoff = backoff or Backoff(first_s=15.0, cap_s=900.0)
         self._now = now
         self._failing: dict[tuple[str, str], _Failing] = {}
+        self._looking: set[tuple[str, str]] = set()
         self._news: dict[tuple[str, str], Health] = {}
         self._changed = anyio.Event()
 
@@ -84,25 +89,31 @@ class HealthKeeper:
         for agent in await self._registry.all():
             if agent.health.state is HealthState.FAILING:
                 self._failing[agent.tenant, agent.id] = _Failing(1, agent.health.next_try_at or self._now())
-        while True:
-            with anyio.move_on_after(self._wait_s()):
-                await self._changed.wait()
-            self._changed = anyio.Event()
-            await self._write()
-            for key in [key for key, failing in self._failing.items() if failing.due_at <= self._now()]:
-                await self._look_again(key)
-            await self._write()
+        at_once = anyio.CapacityLimiter(_LOOKS_AT_ONCE)
+        # Looks go on side by side, and beside the writing: an agent that lets us wait for its whole minute keeps no
+        # other from being seen again, or from being marked.
+        async with anyio.create_task_group() as looks:
+            while True:
+                with anyio.move_on_after(self._wait_s()):
+                    await self._changed.wait()
+                self._changed = anyio.Event()
+                await self._write()
+                for key, failing in self._failing.items():
+                    if failing.due_at <= self._now() and key not in self._looking:
+                        self._looking.add(key)
+                        looks.start_soon(self._look_again, key, at_once)
 
     def _wait_s(self) -> float | None:
-        if not self._failing:
+        due = [failing.due_at for key, failing in self._failing.items() if key not in self._looking]
+        if not due:
             return None
-        first = min(failing.due_at for failing in self._failing.values())
-        return max(0.0, (first - self._now()).total_seconds())
+        return max(0.0, (min(due) - self._now()).total_seconds())
 
-    async def _look_again(self, key: tuple[str, str]) -> None:
+    async def _look_again(self, key: tuple[str, str], at_once: anyio.CapacityLimiter) -> None:
         try:
-            with anyio.move_on_after(60.0) as limit:
-                await self._look(*key)
+            async with at_once:
+                with anyio.move_on_after(60.0) as limit:
+                    await self._look(*key)
         except AdapterError as error:
             self._fails(key, str(error))
         except AgentNotFound:
@@ -118,6 +129,9 @@ class HealthKeeper:
                 return
             self._failing.pop(key, None)
             log.info("agent_is_back", tenant=key[0], agent=key[1])
+        finally:
+            self._looking.discard(key)
+            self._changed.set()
 
     def _fails(self, key: tuple[str, str], why: str) -> None:
         before = self._failing.get(key)

@@ -14,6 +14,7 @@ from mcp.shared.uri_template import InvalidUriTemplate, UriTemplate
 from mcp_types import INVALID_PARAMS, LOG_LEVEL_META_KEY, METHOD_NOT_FOUND, URL_ELICITATION_REQUIRED
 
 from interhub.adapters.base import Call, Outcome, Report, Resume
+from interhub.adapters.condition import Condition
 from interhub.adapters.errors import (
     AdapterError,
     ProtocolViolation,
@@ -218,6 +219,15 @@ class McpConnection:
         meta = cast(JsonObject, params["_meta"])
         return {**params, "_meta": {LOG_LEVEL_META_KEY: "info", **meta}}
 
+    def condition(self) -> Condition:
+        """Return how the shared session is (`interhub.adapters.condition.Conditioned`)."""
+        return self._upstream.condition()
+
+    @property
+    def current(self) -> McpSession | None:
+        """The shared session, if one is open now: for requests that go directly (`McpSession.begin`)."""
+        return self._upstream.current
+
     # McpRelay
 
     async def facts(self) -> ServerFacts:
@@ -372,6 +382,10 @@ class _OwnSession:
 
     def __init__(self, session: McpSession) -> None:
         self._session = session
+
+    @property
+    def direct(self) -> McpSession:
+        return self._session
 
     @property
     def facts(self) -> ServerFacts:

@@ -17,6 +17,7 @@ from mcp.shared.message import SessionMessage
 from mcp_types import jsonrpc_message_adapter
 
 from interhub.adapters.errors import AdapterError, BadEndpoint, ProtocolViolation, RemoteTimeout, RemoteUnavailable
+from interhub.adapters.guardian import guardian
 
 MAX_LINE_BYTES = 64 * 1024 * 1024
 _GRACE_S = 2.0
@@ -111,7 +112,9 @@ class StdioServer:
             raise BadEndpoint(self._label, f"the folder {str(self._cwd)!r} does not exist", "set another `cwd`")
         program = self._command[0]
         try:
-            return await anyio.open_process(self._command, env=self._env, cwd=self._cwd or None, start_new_session=True)
+            process = await anyio.open_process(
+                self._command, env=self._env, cwd=self._cwd or None, start_new_session=True
+            )
         except FileNotFoundError:
             raise BadEndpoint(
                 self._label, f"the program {program!r} is not installed", "install it, or give its full path"
@@ -120,6 +123,9 @@ class StdioServer:
             raise BadEndpoint(self._label, f"the program {program!r} may not be executed") from None
         except (OSError, ValueError) as error:
             raise BadEndpoint(self._label, f"the program {program!r} could not be started: {error}") from error
+        guardian().watch(process.pid)
+        log.info("mcp_process_started", agent=self._label, program=program, pid=process.pid)
+        return process
 
     async def _read(
         self, process: anyio.abc.Process, received: MemoryObjectSendStream[SessionMessage | Exception]
@@ -202,6 +208,7 @@ class StdioServer:
                 _signal_group(process.pid, signal.SIGKILL)
                 await _ended(process, _TERM_S)
         _signal_group(process.pid, signal.SIGKILL)  # what it started and left behind
+        guardian().forget(process.pid)
         with suppress(OSError, anyio.BrokenResourceError, anyio.ClosedResourceError):
             await process.aclose()
 

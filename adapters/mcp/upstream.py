@@ -1,7 +1,6 @@
 """The task that owns the session to an MCP server: opens it when it is wanted, and again when it was lost."""
 
 import copy
-import random
 import time
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
@@ -9,8 +8,9 @@ from contextlib import AbstractAsyncContextManager
 import anyio
 import structlog
 
+from interhub.adapters.backoff import Backoff, Clock
+from interhub.adapters.condition import Condition, State
 from interhub.adapters.errors import AdapterError, RemoteUnavailable
-from interhub.adapters.wrappers import Backoff, Clock
 
 from .session import McpSession
 
@@ -59,10 +59,29 @@ class Upstream:
                 return attempt.session
             await attempt.ended.wait()
 
+    @property
+    def current(self) -> McpSession | None:
+        """The session, if one is open now."""
+        attempt = self._attempt
+        if attempt is None or attempt.dropped.is_set() or attempt.session is None or attempt.session.lost.is_set():
+            return None
+        return attempt.session
+
     def drop(self, session: McpSession) -> None:
         """Give up a session that the server no longer knows; the next one who asks gets another."""
         if self._attempt is not None and self._attempt.session is session:
             self._attempt.dropped.set()
+
+    def condition(self) -> Condition:
+        """Return how the session is."""
+        attempt = self._attempt
+        next_try_s = max(0.0, self._next_try_at - self._clock()) if self._failures else 0.0
+        if attempt is not None:
+            state = State.OPENING if attempt.session is None else State.OPEN
+        else:
+            state = State.FAILED if next_try_s else State.IDLE
+        error = str(self._error) if self._error is not None and self._failures else ""
+        return Condition(state=state, failures=self._failures, next_try_s=next_try_s, error=error)
 
     async def run(self) -> None:
         """Own the sessions, for ever. What goes wrong ends a session, never this task."""
@@ -104,8 +123,7 @@ class Upstream:
         self._error = error or RemoteUnavailable(self._label, "the connection was lost as soon as it was made")
         # The first loss is free: a server that was restarted is tried again at once.
         if attempt.session is None or self._failures > 1:
-            wait_s = self._backoff.wait_s(self._failures, random.random())  # noqa: S311  # spreads callers, no secret
-            self._next_try_at = self._clock() + wait_s
+            self._next_try_at = self._clock() + self._backoff.wait_s(self._failures)
         log.warning("mcp_session_ended", agent=self._label, failures=self._failures, why=str(self._error))
 
     def _hold_off(self) -> None:

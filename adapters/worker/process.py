@@ -26,6 +26,7 @@ from interhub.adapters.errors import (
     ProtocolViolation,
     RemoteUnavailable,
 )
+from interhub.adapters.guardian import guardian
 from interhub.agent_cards import Json, JsonObject
 
 MAX_LINE_BYTES = 64 * 1024 * 1024
@@ -157,6 +158,7 @@ class WorkerProcess:
             self._signal(signal.SIGKILL)
             await self._process.wait()
             self._reaped = True
+            guardian().forget(self._process.pid)
 
     async def serve_wire(self) -> None:
         """Read the wire until it ends; everything that waits then learns that the process is gone."""
@@ -301,6 +303,7 @@ async def start_worker(program: Program, tasks: anyio.abc.TaskGroup) -> WorkerPr
         process = await anyio.open_process(program.argv, env=program.env, cwd=program.cwd, start_new_session=True)
     except OSError as error:
         raise BadEndpoint(program.argv[0], f"it cannot be started: {error.strerror or error}") from error
+    guardian().watch(process.pid)
     worker = WorkerProcess(program, process)
     try:
         tasks.start_soon(worker.serve_wire, name=f"wire of {program.label}")

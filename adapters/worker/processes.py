@@ -12,8 +12,8 @@ from typing import Self
 import anyio
 import structlog
 
+from interhub.adapters.backoff import Backoff, Clock
 from interhub.adapters.errors import AdapterError, RemoteUnavailable
-from interhub.adapters.wrappers import Backoff, Clock
 
 from .process import Program, WorkerProcess, start_worker
 

@@ -10,9 +10,9 @@ import anyio
 import pytest
 
 from interhub.adapters import BadEndpoint, ConnectionLost, ProtocolViolation, RemoteUnavailable
+from interhub.adapters.backoff import Backoff
 from interhub.adapters.worker.process import Program
 from interhub.adapters.worker.processes import Processes
-from interhub.adapters.wrappers import Backoff
 from tests.support.workers import AGENTS, ROOT, runs
 
 pytestmark = pytest.mark.anyio
@@ -78,7 +78,9 @@ async def test_a_stray_line_on_the_wire_is_survived(tmp_path: Path) -> None:
 
 async def test_a_crash_in_a_call_is_a_lost_connection_and_the_next_call_gets_a_new_process(tmp_path: Path) -> None:
     now = 100.0
-    made = Processes(program("crash", tmp_path), backoff=Backoff(first_s=8, cap_s=60), clock=lambda: now)
+    made = Processes(
+        program("crash", tmp_path), backoff=Backoff(first_s=8, cap_s=60, chance=lambda: 1.0), clock=lambda: now
+    )
     async with made as processes:
         worker = await processes.open()
         with pytest.raises(ConnectionLost, match="ended with exit code 7; its last words: going down"):

@@ -14,7 +14,7 @@ from interhub.adapters import (
     RemoteTimeout,
     RemoteUnavailable,
 )
-from interhub.adapters.wrappers import Backoff
+from interhub.adapters.backoff import Backoff
 from interhub.agent_cards import AgentCard, Binding, Endpoint
 from interhub.hub.health import HealthKeeper
 from interhub.registry import Agent, AgentNotFound, Health, HealthState, MemoryRegistry

@@ -1,0 +1,15 @@
+"""How long is waited between tries."""
+
+from interhub.adapters.backoff import Backoff
+
+
+def test_the_wait_doubles_and_is_capped_however_often_it_failed() -> None:
+    backoff = Backoff(first_s=0.2, cap_s=10, chance=lambda: 1.0)
+    assert [round(backoff.wait_s(failures), 3) for failures in (1, 2, 3, 6, 7, 100_000)] == [0.2, 0.4, 0.8, 6.4, 10, 10]
+
+
+def test_those_that_failed_together_are_not_tried_again_together() -> None:
+    backoff = Backoff(first_s=8, cap_s=60)
+    waits = {backoff.wait_s(1) for _ in range(50)}
+    assert len(waits) > 40
+    assert all(4 <= wait <= 8 for wait in waits)
