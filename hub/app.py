@@ -7,7 +7,9 @@ opposite order. What is imported late here, and why, is said in `front` and `lat
 import gc
 import sqlite3
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
+from datetime import UTC, datetime
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import anyio
@@ -20,25 +22,32 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from interhub.adapters import Adapter, Principal
+from interhub.adapters.addresses import Reach
 from interhub.adapters.loading import load_adapters
 from interhub.adapters.pool import ConnectionPool
+from interhub.hub.audit import AuditLog, AuditRecord
 from interhub.hub.audit_store import SqlAuditLog
 from interhub.hub.auth import LOCAL, api_keys
+from interhub.hub.bus import NoBus
+from interhub.hub.cluster import STATE_KEY, cluster, shared_key
 from interhub.hub.datadir import DataDir
 from interhub.hub.discovery import Discovery
 from interhub.hub.dispatch import Dispatcher
-from interhub.hub.faces.http import Entrance, Perimeter
+from interhub.hub.errors import SettingsInvalid
+from interhub.hub.faces.http import KEYS_PATH, Entrance, Perimeter
 from interhub.hub.faces.refusals import exception_handlers
 from interhub.hub.front import Faces, LateFaces, Rest
 from interhub.hub.health import HealthKeeper
 from interhub.hub.late import LateAdapter
 from interhub.hub.policy import TenantPolicy
+from interhub.hub.push.config import PushConfig
+from interhub.hub.push.store import PushStore
 from interhub.hub.service import Hub, HubInfo
 from interhub.hub.settings import Settings
-from interhub.hub.supervisor.engine import DbosEngine
+from interhub.hub.supervisor.engine import DbosEngine, RunLimits
 from interhub.hub.supervisor.supervisor import Supervisor
 from interhub.hub.version import VERSION
-from interhub.registry import Agent, DatabaseUnusable, RegistryError
+from interhub.registry import DatabaseUnusable, RegistryError
 from interhub.registry.database import open_database, reading
 from interhub.registry.search import Index
 from interhub.registry.sql import SqlRegistry
@@ -85,10 +94,18 @@ async def application(settings: Settings, home: DataDir, url: str) -> AsyncGener
             log.debug("agent_says_it_changed", agent=agent_id, method=method)
             tasks.start_soon(_guarded, "look at a changed agent", look)
 
-        def forget(agent: Agent) -> None:
-            tasks.start_soon(_guarded, "close connections", lambda: pool.evict(f"{agent.tenant}/{agent.id}"))
+        def forget(tenant: str, agent_id: str) -> None:
+            tasks.start_soon(_guarded, "close connections", lambda: pool.evict(f"{tenant}/{agent_id}"))
 
         engine_url = _engine_url(settings, home)
+        replicas = await to_thread.run_sync(cluster, database, home, settings.replicas, url)
+        bus = replicas.bus if replicas is not None else NoBus()
+        engine = DbosEngine(
+            engine_url,
+            executor_id=replicas.executor_id if replicas is not None else "local",
+            limits=_run_limits(settings),
+            confirmed=replicas.membership.confirmed if replicas is not None else None,
+        )
         health = HealthKeeper(registry, look_again)
         adapters: dict[str, Adapter] = {}
         late = _adapters(settings, home, agent_changed)
@@ -98,7 +115,8 @@ async def application(settings: Settings, home: DataDir, url: str) -> AsyncGener
             index=index,
             dispatcher=dispatcher,
             database=database,
-            engine=DbosEngine(engine_url),
+            engine=engine,
+            bus=bus,
         )
         adapters.update(load_adapters({**late, **supervisor.adapters()}))
         hub = Hub(
@@ -110,7 +128,14 @@ async def application(settings: Settings, home: DataDir, url: str) -> AsyncGener
             supervisor=supervisor,
             audit=audit,
             forget=forget,
+            bus=bus,
         )
+        if replicas is not None:
+            # Heard before it is read, so that nothing is missed; and a lease before anything can be executed.
+            replicas.bus.open()
+            stack.push_async_callback(replicas.bus.close)
+            await to_thread.run_sync(replicas.membership.join)
+            stack.push_async_callback(to_thread.run_sync, replicas.membership.leave)
         await hub.load()
         try:
             await supervisor.start()
@@ -118,9 +143,18 @@ async def application(settings: Settings, home: DataDir, url: str) -> AsyncGener
             where = str(home.engine_file) if engine_url.startswith("sqlite") else "of `database_url`"
             raise DatabaseUnusable(where, str(error.__cause__ or error).partition("\n")[0]) from error
         stack.push_async_callback(supervisor.stop)
+        if replicas is not None:
+            replicas.membership.watch(engine, supervisor.mend)
+            stack.push_async_callback(replicas.membership.rest)
         tasks.start_soon(_guarded, "health", health.run)
         state_key = home.state_key()
-        faces = LateFaces(lambda: _protocol_faces(hub, settings, state_key))
+        if replicas is not None:
+            state_key = await to_thread.run_sync(shared_key, database, STATE_KEY)
+        vault_key = await to_thread.run_sync(_vault_key, settings, home, database if replicas is not None else None)
+        pushes = PushStore(database, vault_key) if settings.push.enabled else None
+        faces = LateFaces(
+            lambda: _protocol_faces(hub, settings, state_key, home, pushes, _push_noted(audit))
+        )
         await stack.enter_async_context(faces.running())
         tasks.start_soon(_guarded, "warming", lambda: _warm(faces, index, late.values()))
 
@@ -132,10 +166,19 @@ async def application(settings: Settings, home: DataDir, url: str) -> AsyncGener
                 return {"database": str(error)}
             except TimeoutError:
                 return {"database": f"the database does not answer within {READY_WITHIN_S:g} s"}
-            return {}
+            return replicas.problems() if replicas is not None else {}
 
         routed = Starlette(
-            routes=[*rest_routes(hub, readiness=readiness, state_key=state_key), Rest(faces)],
+            routes=[
+                *rest_routes(
+                    hub,
+                    readiness=readiness,
+                    replicas=replicas.members if replicas is not None else None,
+                    state_key=state_key,
+                    pushes=pushes,
+                ),
+                Rest(faces),
+            ],
             exception_handlers=exception_handlers(),
         )
         yield Entrance(routed, authenticator=api_keys(settings, home), perimeter=_perimeter(settings))
@@ -143,6 +186,9 @@ async def application(settings: Settings, home: DataDir, url: str) -> AsyncGener
 
 def _adapters(settings: Settings, home: DataDir, agent_changed: Callable[[str, str], None]) -> dict[str, LateAdapter]:
     timeout_s = settings.limits.connect_timeout_s
+    reach = Reach.of(settings.egress.allowed_networks)
+    trusted_keys = settings.cards.trusted_keys
+    document = _readable(trusted_keys, "cards.trusted_keys") if trusted_keys is not None else b'{"keys": []}'
 
     def mcp() -> Adapter:
         from interhub.adapters.mcp import McpAdapter
@@ -151,8 +197,13 @@ def _adapters(settings: Settings, home: DataDir, agent_changed: Callable[[str, s
 
     def a2a() -> Adapter:
         from interhub.adapters.a2a import A2aAdapter
+        from interhub.adapters.a2a.adapter import A2aSettings
+        from interhub.adapters.a2a.signatures import CardTrust
+        from interhub.agent_cards.keys import read_key_set
 
-        return A2aAdapter()
+        trusted = read_key_set(document, f"cards.trusted_keys ({trusted_keys})")
+        trust = CardTrust(mode=settings.cards.signatures, keys=trusted, key_urls=settings.cards.key_urls)
+        return A2aAdapter(settings=A2aSettings(trust=trust), reach=reach)
 
     def local() -> Adapter:
         from interhub.adapters.local import LocalAdapter
@@ -168,19 +219,40 @@ def _adapters(settings: Settings, home: DataDir, agent_changed: Callable[[str, s
     return {make.__name__: LateAdapter(make.__name__, make) for make in (mcp, a2a, local, worker)}
 
 
-def _protocol_faces(hub: Hub, settings: Settings, state_key: bytes) -> Faces:
+def _protocol_faces(
+    hub: Hub,
+    settings: Settings,
+    state_key: bytes,
+    home: DataDir,
+    pushes: PushStore | None,
+    push_noted: Callable[[PushConfig, str], None],
+) -> Faces:
     """Import the faces that need the SDKs, and return the context that they are served in."""
+    from .faces.a2a.cards import CardSigner
+    from .faces.a2a.push_bodies import A2aBodies
     from .faces.a2a.routes import a2a_routes
+    from .faces.keys import key_set_route
     from .faces.mcp.agent import McpAgentFace
     from .faces.mcp.calls import DirectCalls
     from .faces.mcp.face import mcp_face
+    from .faces.mcp.profiles import Profile, Profiles
+    from .push.outbox import Outbox
+    from .push.sender import Sender
+    from .signing import SigningKeys
 
+    catalogue = settings.catalogue
     timeout_s = settings.limits.call_timeout_s
     whole = mcp_face(
         hub,
         state_key=state_key,
-        catalogue=settings.catalogue.mode,
-        search_above=settings.catalogue.search_above,
+        profiles=Profiles(
+            whole=Profile(mode=catalogue.mode),
+            named={name: Profile(name=name, **each.model_dump()) for name, each in catalogue.profiles.items()},
+            default=catalogue.default_profile,
+            by_subject=catalogue.key_profiles,
+        ),
+        search_above=catalogue.search_above,
+        page_size=catalogue.page_size,
         delegate_wait_s=settings.mcp.delegate_wait_s,
         question_wait_s=settings.mcp.question_wait_s,
         call_timeout_s=timeout_s,
@@ -191,20 +263,45 @@ def _protocol_faces(hub: Hub, settings: Settings, state_key: bytes) -> Faces:
         hub,
         DirectCalls(hub, timeout_s=timeout_s),
         state_key=state_key,
+        runs=hub,
         question_wait_s=settings.mcp.question_wait_s,
         session_idle_s=settings.mcp.session_idle_s,
     )
+    signing = SigningKeys(home, settings.cards.signing_key)
+    signing.current()  # made, or found unusable, now
+    key_url = f"{hub.info.base_url}{KEYS_PATH}"
+    outbox = None
+    if pushes is not None:
+        outbox = Outbox(
+            store=pushes,
+            sender=Sender(
+                reach=Reach.of(settings.egress.allowed_networks),
+                key=signing.current,
+                key_url=key_url,
+                timeout_s=settings.push.timeout_s,
+            ),
+            runs=hub,
+            bodies=A2aBodies(hub),
+            attempts=settings.push.attempts,
+            note=push_noted,
+        )
     routes = [
+        key_set_route(signing.key_set),
         Route("/mcp", whole),
         Route("/mcp/", whole),
         Route("/agents/{agent_id}/mcp", single),
         Route("/agents/{agent_id}/mcp/", single),
-        *a2a_routes(hub, public_agents=settings.server.public_agents),
+        *a2a_routes(
+            hub,
+            public_agents=settings.server.public_agents,
+            outbox=outbox,
+            signer=CardSigner(key=signing.current, key_url=key_url) if settings.cards.sign else None,
+        ),
     ]
 
     @asynccontextmanager
     async def served() -> AsyncGenerator[ASGIApp]:
-        async with whole.lifespan(), single.running():
+        async with whole.lifespan(), single.running(), outbox.running() if outbox is not None else nullcontext():
             yield Starlette(routes=routes, exception_handlers=exception_handlers())
 
     return served()
@@ -245,6 +342,48 @@ def _engine_url(settings: Settings, home: DataDir) -> str:
     url = _database_url(settings, home)
     # A SQLite file has one writer at a time; the engine would take its turns from the journal.
     return f"sqlite:///{home.engine_file}" if url.startswith("sqlite") else url
+
+
+def _vault_key(settings: Settings, home: DataDir, shared: Engine | None) -> bytes:
+    """Return the key that seals credentials; `shared` is the database of several hubs."""
+    if settings.secrets.key is not None:
+        return bytes.fromhex(settings.secrets.key.get_secret_value())
+    if shared is None:
+        return home.vault_key()
+    log.warning("vault_key_in_the_database", remedy="set secrets.key, the same for every replica")
+    return shared_key(shared, "vault")
+
+
+def _readable(file: Path, name: str) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise SettingsInvalid([f"{name}: {file} cannot be read: {error.strerror or error}"]) from error
+
+
+def _push_noted(audit: AuditLog) -> Callable[[PushConfig, str], None]:
+    def note(config: PushConfig, why: str) -> None:
+        audit.append(
+            AuditRecord(
+                at=datetime.now(UTC),
+                tenant=config.tenant,
+                subject=config.subject,
+                action="push_give_up",
+                target=config.run_id,
+                decision="allow",
+                outcome="failed",
+                detail={"config": config.id, "why": why},
+            )
+        )
+
+    return note
+
+
+def _run_limits(settings: Settings) -> RunLimits | None:
+    queues = settings.queues
+    if queues.tenant_runs is None and queues.tenant_starts_per_minute is None:
+        return None
+    return RunLimits(at_once=queues.tenant_runs, starts=queues.tenant_starts_per_minute, period_s=60.0)
 
 
 def _perimeter(settings: Settings) -> Perimeter:

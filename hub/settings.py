@@ -5,14 +5,16 @@ The file is `interhub.toml`; a variable is `INTERHUB_` and the setting's name wi
 """
 
 import os
+import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
+from ipaddress import ip_network
 from pathlib import Path
-from typing import Literal, cast, get_origin
+from typing import Literal, Self, cast, get_origin
 
 from platformdirs import user_data_dir
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
@@ -28,6 +30,8 @@ FILE_NAME = "interhub.toml"
 PREFIX = "INTERHUB_"
 CONFIG_VARIABLE = "INTERHUB_CONFIG"
 """Names the settings file, as `--config` does; it is no setting itself."""
+
+_PROFILE_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
 class Section(BaseModel):
@@ -114,6 +118,69 @@ class Limits(Section):
     )
 
 
+class Profile(Section):
+    """A named selection of what the agents offer, as an MCP client may choose it."""
+
+    mode: Literal["auto", "all", "search"] = Field(default="auto", description="How its tools are listed.")
+    agents: tuple[str, ...] = Field(default=("*",), description="The agents in it, by id; `*` stands for anything.")
+    capabilities: tuple[str, ...] = Field(
+        default=("*",), description="The capabilities in it, as `name` or `agent/name`; `*` stands for anything."
+    )
+
+
+class Replicas(Section):
+    """Several hubs on one PostgreSQL database."""
+
+    lease_s: float = Field(
+        default=5.0,
+        ge=1.0,
+        le=60.0,
+        description="Seconds after which a hub that says nothing is taken for dead, and its runs go on in another.",
+    )
+    heartbeat_s: float = Field(
+        default=1.0, ge=0.1, le=20.0, description="Seconds between two signs of life; a third of `lease_s` at most."
+    )
+
+    @model_validator(mode="after")
+    def _beats_often_enough(self) -> Self:
+        if self.heartbeat_s > self.lease_s / 3:
+            raise ValueError(
+                f"heartbeat_s {self.heartbeat_s:g} is too slow for lease_s {self.lease_s:g}: "
+                "give at most a third of it, so that one that is late costs no lease"
+            )
+        return self
+
+
+class Queues(Section):
+    """How much one tenant may do at once; what is beyond waits its turn, and no tenant waits for another's."""
+
+    tenant_runs: int | None = Field(
+        default=None,
+        ge=1,
+        description="Runs of one tenant under way at once, over all replicas; one that waits for a person counts.",
+    )
+    tenant_starts_per_minute: int | None = Field(
+        default=None, ge=1, description="Runs of one tenant begun in a minute, over all replicas."
+    )
+    calls: int = Field(default=256, ge=1, description="Calls of agents that this hub's runs make at once.")
+    tenant_calls: int = Field(default=128, ge=1, description="The same, of one tenant's runs.")
+
+
+class Retention(Section):
+    """What is kept of runs that have ended, and of the audit log. Runs that have not ended are always kept."""
+
+    runs_days: float | None = Field(
+        default=None, gt=0, description="Days after its end at which a run is removed, with all that is its own."
+    )
+    runs_per_tenant: int | None = Field(
+        default=None, ge=0, description="Runs that have ended that are kept of each tenant, the newest."
+    )
+    audit_days: float | None = Field(default=None, gt=0, description="Days after which an audit record is removed.")
+    every_h: float = Field(
+        default=6.0, gt=0, description="Hours between two removals; `interhub gc` removes at once, or only shows."
+    )
+
+
 class Catalogue(Section):
     """What MCP clients are shown of the registered agents."""
 
@@ -122,6 +189,33 @@ class Catalogue(Section):
         description='"all" lists every tool, "search" only `find` and `call`; "auto" is "all" up to `search_above`.',
     )
     search_above: int = Field(default=40, ge=0, description="Number of tools above which `auto` means `search`.")
+    profiles: dict[str, Profile] = Field(
+        default={},
+        description="Profiles by name, each with `mode`, `agents` and `capabilities` (`[catalogue.profiles.NAME]`); a "
+        "client chooses one by `/mcp?profile=NAME`.",
+    )
+    default_profile: str = Field(default="", description="Profile of clients that choose none; empty is everything.")
+    key_profiles: dict[str, str] = Field(
+        default={},
+        description='Profiles of keys whose clients choose none, by subject as the log names it: "local", "key-...".',
+    )
+    page_size: int = Field(default=1000, ge=1, le=10_000, description="Most definitions in one page of a list.")
+
+    @field_validator("profiles")
+    @classmethod
+    def _are_names(cls, value: dict[str, Profile]) -> dict[str, Profile]:
+        for name in value:
+            if not _PROFILE_NAME.fullmatch(name):
+                raise ValueError(f"{name!r} is no name of a profile: use letters, digits, `-`, `_` and `.`")
+        return value
+
+    @model_validator(mode="after")
+    def _profiles_are_known(self) -> Self:
+        for name in (self.default_profile, *self.key_profiles.values()):
+            if name and name not in self.profiles:
+                known = ", ".join(self.profiles) or "none is set"
+                raise ValueError(f"no profile is called {name!r} (catalogue.profiles: {known})")
+        return self
 
 
 class Mcp(Section):
@@ -155,6 +249,83 @@ class Workers(Section):
         return _absolute(value) if value is not None else None
 
 
+class Egress(Section):
+    """Where the hub connects to on the word of others: webhooks, agents by their cards."""
+
+    allowed_networks: tuple[str, ...] = Field(
+        default=(),
+        description="Networks, such as 10.1.0.0/16, that may be connected to besides public addresses; an agent that "
+        "was added by an IP address or as localhost is reached anyway.",
+    )
+
+    @field_validator("allowed_networks")
+    @classmethod
+    def _are_networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for network in value:
+            ip_network(network.strip(), strict=False)  # its message names the network
+        return value
+
+
+class Push(Section):
+    """Push notifications: what happens in a task, sent to the webhooks that its caller names."""
+
+    enabled: bool = Field(default=True, description="Whether the hub pushes at all; its cards say so.")
+    timeout_s: float = Field(default=15.0, gt=0, le=120, description="Seconds one attempt may take.")
+    attempts: int = Field(
+        default=10,
+        ge=1,
+        le=100,
+        description="Failures in a row after which a webhook is given up; the pauses between them grow from 1 s to "
+        "15 minutes.",
+    )
+
+
+class Cards(Section):
+    """Signatures of agent cards, the hub's own and those of agents."""
+
+    sign: bool = Field(default=True, description="Whether the hub signs the cards that it serves.")
+    signing_key: Path | None = Field(
+        default=None,
+        description="PEM file with the private key (P-256, Ed25519 or RSA) that signs cards and pushes; without it, "
+        "one that is kept in the data directory. Several hubs behind one address need the same.",
+    )
+    signatures: Literal["ignore", "check", "require"] = Field(
+        default="check",
+        description='What is asked of an agent\'s card: "check" refuses a bad signature, "require" all but a good one.',
+    )
+    trusted_keys: Path | None = Field(
+        default=None, description="JSON Web Key Set with the public keys that are trusted wherever a card is found."
+    )
+    key_urls: tuple[str, ...] = Field(
+        default=(),
+        description="Key sets, by URL or by origin, that a card may name besides those of its own origin; with https.",
+    )
+
+    @field_validator("signing_key", "trusted_keys")
+    @classmethod
+    def _is_absolute(cls, value: Path | None) -> Path | None:
+        return _absolute(value) if value is not None else None
+
+
+class Secrets(Section):
+    """How credentials in the database are sealed."""
+
+    key: SecretStr | None = Field(
+        default=None,
+        description="Key that they are sealed with, as 64 hex digits (`openssl rand -hex 32`); without it, one that "
+        "is kept in the data directory, or on PostgreSQL in the database.",
+    )
+
+    @field_validator("key")
+    @classmethod
+    def _is_a_key(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            digits = value.get_secret_value()
+            if len(digits) != 64 or set(digits.lower()) - set("0123456789abcdef"):
+                raise ValueError("give 32 bytes as 64 hex digits: `openssl rand -hex 32`")
+        return value
+
+
 class Logging(Section):
     """What the hub writes to its log, on stderr."""
 
@@ -184,6 +355,13 @@ class Settings(BaseSettings):
     catalogue: Catalogue = Catalogue()
     mcp: Mcp = Mcp()
     workers: Workers = Workers()
+    replicas: Replicas = Replicas()
+    queues: Queues = Queues()
+    retention: Retention = Retention()
+    egress: Egress = Egress()
+    push: Push = Push()
+    cards: Cards = Cards()
+    secrets: Secrets = Secrets()
     logging: Logging = Logging()
 
     @field_validator("data_dir")
@@ -296,7 +474,20 @@ def _unknown_keys(values: Values, file: str) -> Iterator[str]:
         section = name.split(".")[0]
         if name in known or (name in sections and name == section):
             continue
+        if any(name.startswith(f"{table}.") for table in _tables()):
+            continue  # its keys are the user's own; the model checks what stands under them
         yield f"{file}: {name} is no setting{_hint(name, known)}"
+
+
+def _tables() -> list[str]:
+    """Return the settings that are tables of names of the user's own."""
+    return [
+        f"{section}.{name}"
+        for section, field in Settings.model_fields.items()
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Section)
+        for name, inner in field.annotation.model_fields.items()
+        if get_origin(inner.annotation) is dict
+    ]
 
 
 def _hint(name: str, known: Mapping[str, str] | set[str]) -> str:
@@ -333,8 +524,12 @@ def _blame(problem: Mapping[str, object], sources: Mapping[str, Values]) -> str:
     known = names()
     name = next((".".join(path[:n]) for n in range(len(path), 0, -1) if ".".join(path[:n]) in known), ".".join(path))
     where = name
+    if name in _tables():
+        where = name = ".".join(path)
     for source, values in sources.items():
-        if name in set(_flatten(values)) or (path[0] in values and not isinstance(values[path[0]], dict)):
+        if any(f"{given}.".startswith(f"{name}.") for given in _flatten(values)) or (
+            path[0] in values and not isinstance(values[path[0]], dict)
+        ):
             match source:
                 case "argument":
                     where = name

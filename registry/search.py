@@ -6,7 +6,7 @@ covers. What comes out is that score on a scale where 0.5 is the floor: when the
 """
 
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from math import exp, log
 from threading import Lock
@@ -115,19 +115,20 @@ class Index:
         limit: int = 5,
         agents: Collection[str] | None = None,
         kinds: Collection[Kind] | None = None,
+        among: Callable[[str, Capability], bool] | None = None,
         floor: float = FLOOR,
     ) -> tuple[Match, ...]:
         """Return the capabilities that fit best, the best first; none when even the best is below the floor.
 
-        `agents` and `kinds` restrict who is considered. Those behind the best may themselves be below the floor
-        (`Match.is_match`): when the need is vague, the right one is often among them. With `floor=0` something comes
-        whenever there is anything, to be shown with its reasons.
+        `agents`, `kinds` and `among` (of agent id and capability) restrict who is considered. Those behind the best may
+        themselves be below the floor (`Match.is_match`): when the need is vague, the right one is often among them.
+        With `floor=0` something comes whenever there is anything, to be shown with its reasons.
         """
         with self._lock:
             shelf = self._shelves.get(tenant)
             if shelf is None or limit < 1:
                 return ()
-            return shelf.search(query[:MAX_QUERY_CHARS], limit, agents, kinds, floor)
+            return shelf.search(query[:MAX_QUERY_CHARS], limit, shelf.eligible(agents, kinds, among), floor)
 
     def _tidy(self, tenant: str, shelf: "_Shelf") -> None:
         if not len(shelf):
@@ -209,10 +210,7 @@ class _Shelf:
             self._vectors[[row for row, _ in batch]] = self._embedder.embed([text for _, text in batch])
         self._waiting.clear()
 
-    def search(
-        self, query: str, limit: int, agents: Collection[str] | None, kinds: Collection[Kind] | None, floor: float
-    ) -> tuple[Match, ...]:
-        eligible = self._eligible(agents, kinds)
+    def search(self, query: str, limit: int, eligible: NDArray[np.bool_], floor: float) -> tuple[Match, ...]:
         considered = int(np.count_nonzero(eligible))
         asked = terms(query)
         if not considered or not query.strip():
@@ -245,7 +243,13 @@ class _Shelf:
         matches.sort(key=lambda match: (-match.score, match.agent_id, match.capability.name))
         return tuple(matches) if matches[0].score >= floor else ()
 
-    def _eligible(self, agents: Collection[str] | None, kinds: Collection[Kind] | None) -> NDArray[np.bool_]:
+    def eligible(
+        self,
+        agents: Collection[str] | None,
+        kinds: Collection[Kind] | None,
+        among: Callable[[str, Capability], bool] | None,
+    ) -> NDArray[np.bool_]:
+        """Return which rows are considered."""
         eligible = self._live[: len(self._entries)].copy()
         if agents is not None:
             named = np.zeros_like(eligible)
@@ -254,6 +258,10 @@ class _Shelf:
             eligible &= named
         if kinds is not None:
             eligible &= np.isin(self._kinds[: len(self._entries)], [_KINDS[kind] for kind in kinds])
+        if among is not None:
+            for row in np.flatnonzero(eligible):
+                entry = self._entries[row]
+                eligible[row] = entry is not None and among(entry.agent_id, entry.capability)
         return eligible
 
     def _append(self, agent_id: str, entries: Iterable[tuple[_Entry, str]]) -> None:

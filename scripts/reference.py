@@ -146,6 +146,8 @@ def _toml(value: object) -> str:
     match value:
         case bool():
             return "true" if value else "false"
+        case dict():
+            return "{}"
         case int() | float():
             return str(value)
         case tuple():

@@ -17,7 +17,7 @@ from interhub.hub.audit import MemoryAuditLog
 from interhub.hub.discovery import Discovery, FromEndpoint
 from interhub.hub.dispatch import Dispatcher
 from interhub.hub.faces.mcp import McpFace, mcp_face
-from interhub.hub.faces.mcp.catalogue import CatalogueMode
+from interhub.hub.faces.mcp.profiles import CatalogueMode, Profile, Profiles
 from interhub.hub.policy import TenantPolicy
 from interhub.hub.service import Hub, HubInfo
 from interhub.hub.supervisor.supervisor import Supervisor
@@ -47,6 +47,7 @@ class McpSite:
 async def mcp_site(
     *agents: ScriptedAgent,
     catalogue: CatalogueMode = "auto",
+    profiles: Profiles | None = None,
     page_size: int = 1000,
     delegate_wait_s: float = 5.0,
     state_key: bytes = STATE_KEY,
@@ -69,7 +70,11 @@ async def mcp_site(
         for agent in agents:
             await add(hub, agent)
         face = mcp_face(
-            hub, state_key=state_key, catalogue=catalogue, page_size=page_size, delegate_wait_s=delegate_wait_s
+            hub,
+            state_key=state_key,
+            profiles=profiles or Profiles(whole=Profile(mode=catalogue)),
+            page_size=page_size,
+            delegate_wait_s=delegate_wait_s,
         )
         await stack.enter_async_context(face.lifespan())
         url = await stack.enter_async_context(serving(named(face), free_socket()))

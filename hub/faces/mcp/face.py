@@ -6,28 +6,35 @@ The era is told by the `MCP-Protocol-Version` header: absent or a handshake vers
 
 from collections.abc import AsyncGenerator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import NoReturn
 
 import anyio
 import mcp_types as types
 from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
 from mcp.server.auth.provider import AccessToken
-from mcp.server.caching import CacheHint
 from mcp.server.request_state import RequestStateBoundary, RequestStateSecurity
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 from mcp.server.transport_security import TransportSecuritySettings
+from mcp.shared.exceptions import MCPError
 from starlette.types import Receive, Scope, Send
 
 from interhub.adapters import Principal
+from interhub.hub.errors import BadRequest
+from interhub.hub.faces.refusals import refusal
 from interhub.hub.service import Hub
 
 from .calls import DirectCalls
-from .catalogue import CatalogueMode, Catalogues
+from .catalogue import Catalogues
 from .changes import ChangeNotices
 from .entrance import McpEntrance, Shortcut
+from .listed import KEYS
 from .lists import Lists
-from .offered import Offered
+from .long_calls import SKILL, TOOL, LongCalls, show_skill
+from .offered import Offered, show_offered_tool
+from .profiles import Profiles
 from .server import ChangingServer
-from .tools import OwnTools
+from .tasks import RunTasks
+from .tools import OwnTools, whole
 from .turn import Context, principal_of
 
 STATE_TTL_S = 24 * 3600.0
@@ -42,7 +49,7 @@ class McpFace:
         hub: Hub,
         *,
         state_key: bytes,
-        catalogue: CatalogueMode,
+        profiles: Profiles,
         search_above: int,
         page_size: int,
         delegate_wait_s: float,
@@ -54,44 +61,47 @@ class McpFace:
         max_sessions: int,
     ) -> None:
         self._hub = hub
+        self._profiles = profiles
         self._catalogues = Catalogues(hub)
         calls = DirectCalls(hub, timeout_s=call_timeout_s)
-        own = OwnTools(hub, calls, wait_s=delegate_wait_s)
-        self._lists = Lists(
-            self._catalogues, own.definitions, mode=catalogue, search_above=search_above, page_size=page_size
-        )
-        offered = Offered(self._catalogues, own, calls, question_wait_s=question_wait_s)
+        tasks = RunTasks(hub, {"": whole, SKILL: show_skill, TOOL: show_offered_tool})
+        long = LongCalls(calls, tasks)
+        own = OwnTools(hub, long, tasks, wait_s=delegate_wait_s)
+        offered = Offered(self._catalogues, own, calls, long, question_wait_s=question_wait_s)
         self._changes = ChangeNotices()
-        hint = CacheHint(ttl_ms=int(list_ttl_s * 1000), scope="private")
         self._server = ChangingServer(
             hub.info.name,
             version=hub.info.version,
             title="interhub",
             description="Agents and tools of any framework, behind one server.",
-            cache_hints={
-                "tools/list": hint,
-                "prompts/list": hint,
-                "resources/list": hint,
-                "resources/templates/list": hint,
-            },
             # What the hub lists carries no `x-mcp-header`, so there is no header to compare (see `without_headers`);
             # without this, every call would list all tools first.
             get_tool_input_schema=lambda name: None,
-            on_list_tools=self._lists.tools,
-            on_call_tool=offered.call_tool,
-            on_list_prompts=self._lists.prompts,
+            on_list_tools=_listed_before,
+            on_list_prompts=_listed_before,
             on_get_prompt=offered.get_prompt,
-            on_list_resources=self._lists.resources,
-            on_list_resource_templates=self._lists.templates,
+            on_list_resources=_listed_before,
+            on_list_resource_templates=_listed_before,
             on_read_resource=offered.read_resource,
-            on_subscriptions_listen=self._changes.listen,
+            on_subscriptions_listen=tasks.listening(self._changes.listen),
         )
+        self._lists = Lists(
+            self._catalogues,
+            own.definitions,
+            search_above=search_above,
+            page_size=page_size,
+            ttl_s=list_ttl_s,
+            server_info=self._server.server_info_stamp,
+        )
+        # Not by the constructor, whose type knows no results of extensions.
+        self._server.add_request_handler("tools/call", types.CallToolRequestParams, offered.call_tool)
+        tasks.serve(self._server)
         self._server.add_notification_handler(
             "notifications/initialized", types.NotificationParams, self._changes.initialized
         )
         security = RequestStateSecurity(keys=[state_key], ttl=STATE_TTL_S, bind_principal=_principal_key)
         self._server.middleware.append(RequestStateBoundary(security, default_audience=hub.info.name))
-        self._server.middleware.append(self._lists.shortcut)
+        self._server.middleware.append(self._lists.middleware)
         self._sessions = StreamableHTTPSessionManager(
             self._server,
             # Host and Origin are checked by the outer layer, once for every face.
@@ -100,11 +110,16 @@ class McpFace:
             session_idle_timeout=session_idle_s,
             max_sessions=max_sessions,
         )
-        shortcuts: dict[str, Shortcut] = {}
+        shortcuts: dict[str, Shortcut] = dict.fromkeys(KEYS, self._lists.shortcut)
         self._entrance = McpEntrance(self._serve, shortcuts, max_body_bytes=max_body_bytes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request. `scope["state"]["principal"]` is the caller; a legacy session is bound to it."""
+        try:
+            scope["state"]["profile"] = self._profiles.chosen(scope, scope["state"]["principal"])
+        except BadRequest as error:
+            await refusal(scope, error)(scope, receive, send)
+            return
         await self._entrance(scope, receive, send)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -126,6 +141,7 @@ class McpFace:
         forget = self._hub.on_agents_changed(self._agents_changed)
         async with self._sessions.run(), anyio.create_task_group() as group:
             group.start_soon(self._changes.run)
+            group.start_soon(self._lists.run)
             try:
                 yield
             finally:
@@ -143,7 +159,7 @@ def mcp_face(
     hub: Hub,
     *,
     state_key: bytes,
-    catalogue: CatalogueMode = "auto",
+    profiles: Profiles | None = None,
     search_above: int = 40,
     page_size: int = 1000,
     delegate_wait_s: float = 50.0,
@@ -157,12 +173,12 @@ def mcp_face(
     """Return the ASGI application for `/mcp`; the outer layer must have put the caller into `scope["state"]`.
 
     `state_key` (at least 32 bytes, kept in the data directory) seals what modern clients carry between the rounds of a
-    question: with the same key, a restarted hub or a replica takes it back.
+    question: with the same key, a restarted hub or a replica takes it back. `profiles` say what clients are shown.
     """
     return McpFace(
         hub,
         state_key=state_key,
-        catalogue=catalogue,
+        profiles=profiles or Profiles(),
         search_above=search_above,
         page_size=page_size,
         delegate_wait_s=delegate_wait_s,
@@ -173,6 +189,11 @@ def mcp_face(
         session_idle_s=session_idle_s,
         max_sessions=max_sessions,
     )
+
+
+async def _listed_before(ctx: Context, params: types.PaginatedRequestParams | None) -> NoReturn:
+    """Stand for the lists, so that the server says that it has them: the middleware has served them before."""
+    raise MCPError(types.INVALID_PARAMS, "this list request is not in order")
 
 
 def _principal_key(ctx: Context) -> str:

@@ -1,26 +1,67 @@
-"""What the hub offers, listed: page by page, and kept as served until the agents change."""
+"""What the hub offers, listed: written to bytes once for each change of the agents, and served as bytes, page by page.
+
+A page begins after the name that its cursor holds, whatever was added or removed meanwhile: nothing that stays is
+listed twice or left out.
+"""
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from binascii import Error as BadBase64
+from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from dataclasses import dataclass, field
+from typing import Any, cast
 
+import anyio
 import mcp_types as types
+import orjson
+import structlog
+from anyio import to_thread
 from mcp.server.context import CallNext, HandlerResult
 from mcp.shared.exceptions import MCPError
+from mcp_types import SERVER_INFO_META_KEY
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
-from pydantic import BaseModel
 
-from interhub.registry import Agent
+from interhub.adapters import Principal
+from interhub.agent_cards import JsonObject, visible
+from interhub.hub.errors import HubError
+from interhub.registry import Agent, RegistryError
 
-from .catalogue import Catalogue, CatalogueMode, Catalogues, legacy_tool
-from .turn import Context, principal_of
+from .catalogue import Catalogue, Catalogues
+from .entrance import Inbound
+from .listed import KEYS, written
+from .profiles import Profile
+from .turn import Context, principal_of, profile_of
 
 MAX_NAMED = 20
-LISTS = frozenset({"tools/list", "prompts/list", "resources/list", "resources/templates/list"})
+MAX_PAGE_BYTES = 4 * 1024 * 1024
+"""A page ends before it is larger than this, unless it holds one definition alone."""
+_CURSOR = "after "
+_OWN = " {:03}"
+"""Keys of the hub's own tools: a blank comes before every name that an agent's tool can have."""
 
-ItemT = TypeVar("ItemT", bound=BaseModel)
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Whose:
+    """Whose list, and in which words: all who have this in common are told the same bytes."""
+
+    tenant: str
+    profile: Profile
+    method: str
+    version: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Listing:
+    """One list, whole."""
+
+    keys: Sequence[str]
+    items: Sequence[bytes]
+    pages: dict[str, bytes] = field(default_factory=dict[str, bytes])
+    """Results by cursor, as far as they have been asked for."""
+    issued: set[str] = field(default_factory=lambda: {""})
+    """The cursors that lead from page to page, from the start on: only their pages are kept."""
 
 
 class Lists:
@@ -31,63 +72,132 @@ class Lists:
         catalogues: Catalogues,
         own: Sequence[types.Tool],
         *,
-        mode: CatalogueMode,
         search_above: int,
         page_size: int,
+        ttl_s: float,
+        server_info: JsonObject,
     ) -> None:
+        """`ttl_s` is how long a modern client may keep a list; `server_info` is what a modern result is stamped with.
+
+        The scope of the hint is `private`: what is listed depends on the caller's tenant and profile.
+        """
         self._catalogues = catalogues
         self._own = own
-        self._mode: CatalogueMode = mode
         self._search_above = search_above
         self._page_size = page_size
-        self._pages: dict[_Page, dict[str, Any]] = {}
+        hints = {"ttlMs": int(ttl_s * 1000), "cacheScope": "private", "resultType": "complete"}
+        self._modern_tail = orjson.dumps({**hints, "_meta": {SERVER_INFO_META_KEY: server_info}})[1:]
+        self._listings: dict[_Whose, _Listing] = {}
+        self._stale: list[_Whose] = []
+        self._some_stale = anyio.Event()
+        self._writing = anyio.Lock()
 
     def forget(self, tenant: str) -> None:
-        """Take note that a tenant's agents changed."""
-        for key in [key for key in self._pages if key.tenant == tenant]:
-            del self._pages[key]
+        """Take note that a tenant's agents changed; `run` writes anew what was in use."""
+        for whose in [whose for whose in self._listings if whose.tenant == tenant]:
+            del self._listings[whose]
+            self._stale.append(whose)
+        self._some_stale.set()
 
-    async def shortcut(self, ctx: Context, call_next: CallNext) -> HandlerResult:
-        """Serve a list as it was served before, and write who is there into what a client reads first.
+    async def run(self) -> None:
+        """Write lists that were in use anew after a change, so that nobody has to wait for them. Until cancelled."""
+        while True:
+            await self._some_stale.wait()
+            self._some_stale = anyio.Event()
+            stale, self._stale = self._stale, []
+            for whose in stale:
+                try:
+                    await self._page(whose, "")
+                except Exception:  # whoever asks for it is told; the others go on being written
+                    log.exception("mcp_list_not_written", method=whose.method, tenant=whose.tenant)
 
-        A list is checked and shaped once for each change of the agents; doing it for every request costs 0.2 s with a
-        thousand tools.
-        """
+    # The two ways in
+
+    async def shortcut(self, inbound: Inbound) -> bytes | None:
+        """Answer a list request at the entrance (`entrance.Shortcut`); what is not in order is left to the long way."""
+        cursor = inbound.params.get("cursor", "")
+        if not inbound.modern or not isinstance(cursor, str):
+            return None
+        whose = _Whose(
+            tenant=inbound.principal.tenant,
+            profile=inbound.scope["state"]["profile"],
+            method=inbound.method,
+            version=inbound.headers[b"mcp-protocol-version"].strip(b" \t").decode("latin-1"),
+        )
+        try:
+            return await self._page(whose, cursor)
+        except (MCPError, HubError, RegistryError):
+            return None
+
+    async def middleware(self, ctx: Context, call_next: CallNext) -> HandlerResult:
+        """Answer a list request within the SDK's server, and write who is there into what a client reads first."""
         if ctx.method in ("initialize", "server/discover"):
             result = await call_next(ctx)
             if isinstance(result, dict):
-                result["instructions"] = instructions((await self._catalogues.of(principal_of(ctx))).agents)
+                catalogue = await self._catalogues.of(principal_of(ctx), profile_of(ctx))
+                result["instructions"] = instructions(catalogue.agents)
             return result
         modern = ctx.protocol_version in MODERN_PROTOCOL_VERSIONS
         ready = modern or ctx.session.client_params is not None
-        cursor = (ctx.params or {}).get("cursor")
-        if ctx.method not in LISTS or not ready or not isinstance(cursor, str | None):
-            return await call_next(ctx)
-        key = _Page(
-            tenant=principal_of(ctx).tenant, method=ctx.method, version=ctx.protocol_version, cursor=cursor or ""
-        )
-        generation = self._catalogues.generation
-        page = self._pages.get(key)
+        cursor = (ctx.params or {}).get("cursor", "")
+        if ctx.method not in KEYS or not ready or not isinstance(cursor, str):
+            return await call_next(ctx)  # the SDK says what is wrong
+        return await self.result(principal_of(ctx), profile_of(ctx), ctx.method, ctx.protocol_version, cursor)
+
+    async def result(
+        self, principal: Principal, profile: Profile, method: str, version: str, cursor: str = ""
+    ) -> dict[str, Any]:
+        """Return the result of a list request.
+
+        Raises:
+            MCPError: the cursor is none of ours.
+        """
+        whose = _Whose(tenant=principal.tenant, profile=profile, method=method, version=version)
+        return cast("dict[str, Any]", orjson.loads(await self._page(whose, cursor)))
+
+    # Pages
+
+    async def _page(self, whose: _Whose, cursor: str) -> bytes:
+        listing = self._listings.get(whose)
+        if listing is None:
+            listing = await self._write(whose)
+        page = listing.pages.get(cursor)
         if page is None:
-            result = await call_next(ctx)
-            if not isinstance(result, dict) or generation != self._catalogues.generation:
-                return result
-            page = self._pages[key] = result
-        return dict(page)
+            start = bisect_right(listing.keys, _after(cursor)) if cursor else 0
+            page, following = self._cut(whose, listing, start)
+            if cursor in listing.issued:
+                listing.pages[cursor] = page
+                listing.issued.add(following)
+        return page
 
-    async def tools(self, ctx: Context, params: types.PaginatedRequestParams | None) -> types.ListToolsResult:
-        """Serve `tools/list`."""
-        catalogue = await self._catalogues.of(principal_of(ctx))
-        tools = [*self._own]
-        if self._lists_all(catalogue):
-            tools += catalogue.tool_list
-        if ctx.protocol_version not in MODERN_PROTOCOL_VERSIONS:
-            tools = [legacy_tool(tool) for tool in tools]
-        page, cursor = self._page(tools, params)
-        return types.ListToolsResult(tools=page, next_cursor=cursor)
+    async def _write(self, whose: _Whose) -> _Listing:
+        async with self._writing:
+            listing = self._listings.get(whose)
+            if listing is not None:
+                return listing
+            generation = self._catalogues.generation
+            principal = Principal(subject="interhub", tenant=whose.tenant)
+            catalogue = await self._catalogues.of(principal, whose.profile)
+            # In a thread: ten thousand definitions take about a second at the first time.
+            listing = await to_thread.run_sync(self._listing, whose, catalogue)
+            if generation == self._catalogues.generation:
+                self._listings[whose] = listing
+            return listing
 
-    def _lists_all(self, catalogue: Catalogue) -> bool:
-        match self._mode:
+    def _listing(self, whose: _Whose, catalogue: Catalogue) -> _Listing:
+        keys: list[str] = []
+        items: list[bytes] = []
+        if whose.method == "tools/list":
+            items = written(self._own, whose.method, whose.version)
+            keys = [_OWN.format(place) for place in range(len(items))]
+        if whose.method != "tools/list" or self._lists_all(whose.profile, catalogue):
+            found = catalogue.definitions(whose.method, whose.version)
+            keys += [definition.key for definition in found]
+            items += [definition.wire for definition in found]
+        return _Listing(keys=keys, items=items)
+
+    def _lists_all(self, profile: Profile, catalogue: Catalogue) -> bool:
+        match profile.mode:
             case "all":
                 return True
             case "search":
@@ -95,40 +205,19 @@ class Lists:
             case "auto":
                 return len(catalogue.tools) + len(self._own) <= self._search_above
 
-    async def prompts(self, ctx: Context, params: types.PaginatedRequestParams | None) -> types.ListPromptsResult:
-        """Serve `prompts/list`."""
-        catalogue = await self._catalogues.of(principal_of(ctx))
-        page, cursor = self._page(catalogue.prompt_list, params)
-        return types.ListPromptsResult(prompts=page, next_cursor=cursor)
-
-    async def resources(self, ctx: Context, params: types.PaginatedRequestParams | None) -> types.ListResourcesResult:
-        """Serve `resources/list`."""
-        catalogue = await self._catalogues.of(principal_of(ctx))
-        page, cursor = self._page(catalogue.resource_list, params)
-        return types.ListResourcesResult(resources=page, next_cursor=cursor)
-
-    async def templates(
-        self, ctx: Context, params: types.PaginatedRequestParams | None
-    ) -> types.ListResourceTemplatesResult:
-        """Serve `resources/templates/list`."""
-        catalogue = await self._catalogues.of(principal_of(ctx))
-        page, cursor = self._page(catalogue.template_list, params)
-        return types.ListResourceTemplatesResult(resource_templates=page, next_cursor=cursor)
-
-    def _page(
-        self, items: Sequence[ItemT], params: types.PaginatedRequestParams | None
-    ) -> tuple[list[ItemT], str | None]:
-        start = _offset(params.cursor) if params is not None and params.cursor else 0
-        end = start + self._page_size
-        return list(items[start:end]), _cursor(end) if end < len(items) else None
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Page:
-    tenant: str
-    method: str
-    version: str
-    cursor: str
+    def _cut(self, whose: _Whose, listing: _Listing, start: int) -> tuple[bytes, str]:
+        """Return the page that begins at a place, and the cursor of the next one."""
+        end, size = start, 0
+        for item in listing.items[start : start + self._page_size]:
+            size += len(item)
+            if size > MAX_PAGE_BYTES and end > start:
+                break
+            end += 1
+        following = _cursor(listing.keys[end - 1]) if end < len(listing.items) else ""
+        body = b'{"%b":[%b]' % (KEYS[whose.method].encode(), b",".join(listing.items[start:end]))
+        if following:
+            body += b',"nextCursor":"%b"' % following.encode()
+        return body + (b"," + self._modern_tail if whose.version in MODERN_PROTOCOL_VERSIONS else b"}"), following
 
 
 def instructions(agents: Sequence[Agent]) -> str:
@@ -150,19 +239,19 @@ def instructions(agents: Sequence[Agent]) -> str:
 
 
 def _line(agent: Agent) -> str:
-    about = " ".join(agent.card.description.split())
+    about = " ".join(visible(agent.card.description).split())
     return f"- {agent.id}: {about[:160]}" if about else f"- {agent.id}"
 
 
-def _cursor(offset: int) -> str:
-    return urlsafe_b64encode(str(offset).encode()).decode().rstrip("=")
+def _cursor(key: str) -> str:
+    return urlsafe_b64encode(f"{_CURSOR}{key}".encode()).decode().rstrip("=")
 
 
-def _offset(cursor: str) -> int:
+def _after(cursor: str) -> str:
     try:
-        offset = int(urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
+        key = urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
     except (BadBase64, ValueError) as error:
         raise MCPError(types.INVALID_PARAMS, "this cursor is none of ours; list from the start") from error
-    if offset < 0:
+    if not key.startswith(_CURSOR):
         raise MCPError(types.INVALID_PARAMS, "this cursor is none of ours; list from the start")
-    return offset
+    return key.removeprefix(_CURSOR)

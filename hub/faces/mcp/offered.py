@@ -12,12 +12,15 @@ from pydantic import ValidationError
 from interhub.adapters import AdapterError, Completed, RemoteRefused, text_of
 from interhub.agent_cards import JsonObject, Kind
 from interhub.hub.errors import HubError, problem_of
+from interhub.hub.supervisor.run import Run
 from interhub.registry import RegistryError
 
 from .calls import DirectCalls
-from .catalogue import Catalogues, resource_uri
+from .catalogue import Catalogues
 from .content import content_of, error_result, passed_on, skill_result, tool_result
-from .tools import OwnTools
+from .long_calls import SKILL, TOOL, LongCalls, show_tool
+from .names import resource_uri
+from .tools import OwnTools, Result
 from .turn import Context, Turn
 
 RESOURCE_NOT_FOUND_LEGACY = -32002
@@ -31,22 +34,23 @@ log = structlog.get_logger()
 class Offered:
     """Serves the requests that use something of what is listed."""
 
-    def __init__(self, catalogues: Catalogues, own: OwnTools, calls: DirectCalls, *, question_wait_s: float) -> None:
+    def __init__(
+        self, catalogues: Catalogues, own: OwnTools, calls: DirectCalls, long: LongCalls, *, question_wait_s: float
+    ) -> None:
         self._catalogues = catalogues
         self._own = own
         self._calls = calls
+        self._long = long
         self._question_wait_s = question_wait_s
 
-    async def call_tool(
-        self, ctx: Context, params: types.CallToolRequestParams
-    ) -> types.CallToolResult | types.InputRequiredResult:
+    async def call_tool(self, ctx: Context, params: types.CallToolRequestParams) -> Result:
         """Serve `tools/call`: a failure is a result that says why, for the model to read."""
         turn = Turn(ctx, params, question_wait_s=self._question_wait_s)
         arguments = cast("JsonObject", params.arguments or {})
         try:
             if params.name in self._own:
-                return await self._own.call(turn, params.name, arguments)
-            return await self._call_offered(turn, params.name, arguments)
+                return await self._own.call(ctx, turn, params.name, arguments)
+            return await self._call_offered(ctx, turn, params.name, arguments)
         except RemoteRefused as refusal:
             return error_result(str(refusal), refusal.parts)
         except Failure as failure:
@@ -57,32 +61,33 @@ class Offered:
             log.exception("mcp_call_failed", tool=params.name)
             return error_result(problem_of(error).message)
 
-    async def _call_offered(
-        self, turn: Turn, name: str, arguments: JsonObject
-    ) -> types.CallToolResult | types.InputRequiredResult:
-        catalogue = await self._catalogues.of(turn.principal)
+    async def _call_offered(self, ctx: Context, turn: Turn, name: str, arguments: JsonObject) -> Result:
+        catalogue = await self._catalogues.of(turn.principal, turn.profile)
         entry = catalogue.tools.get(name)
         if entry is None:
             near = get_close_matches(name, [tool.name for tool in self._own.definitions] + list(catalogue.tools), n=3)
             hint = f"; did you mean {' or '.join(near)}?" if near else "; call `find` to see what there is"
+            if turn.profile.name:
+                hint = f" in the profile {turn.profile.name}{hint}"
             raise MCPError(types.INVALID_PARAMS, f"no tool is called {name!r}{hint}")
         wrong = entry.arguments.problems(arguments)
         if wrong:
             return error_result(f"{name} cannot be called like this:\n{wrong}")
         capability = entry.capability
-        outcome = await self._calls.call(turn, entry.agent.id, capability.name, arguments, kind=capability.kind)
-        if isinstance(outcome, types.InputRequiredResult):
+        view = SKILL if capability.kind is Kind.SKILL else TOOL
+        outcome = await self._long.call(ctx, turn, entry.agent, capability, arguments, view=view)
+        if not isinstance(outcome, Completed):
             return outcome
         if capability.kind is Kind.SKILL:
             return skill_result(outcome)
-        return _namespaced(tool_result(outcome, turn.protocol_version), entry.agent.id)
+        return namespaced(tool_result(outcome, turn.protocol_version), entry.agent.id)
 
     async def get_prompt(
         self, ctx: Context, params: types.GetPromptRequestParams
     ) -> types.GetPromptResult | types.InputRequiredResult:
         """Serve `prompts/get`."""
         turn = Turn(ctx, params, question_wait_s=self._question_wait_s)
-        entry = (await self._catalogues.of(turn.principal)).prompts.get(params.name)
+        entry = (await self._catalogues.of(turn.principal, turn.profile)).prompts.get(params.name)
         if entry is None:
             raise MCPError(types.INVALID_PARAMS, f"no prompt is called {params.name!r}")
         arguments = cast("JsonObject", params.arguments or {})
@@ -101,7 +106,7 @@ class Offered:
     ) -> types.ReadResourceResult | types.InputRequiredResult:
         """Serve `resources/read`."""
         turn = Turn(ctx, params, question_wait_s=self._question_wait_s)
-        found = (await self._catalogues.of(turn.principal)).find_resource(params.uri)
+        found = (await self._catalogues.of(turn.principal, turn.profile)).find_resource(params.uri)
         if found is None:
             modern = ctx.protocol_version in MODERN_PROTOCOL_VERSIONS
             code = types.INVALID_PARAMS if modern else RESOURCE_NOT_FOUND_LEGACY
@@ -124,7 +129,7 @@ class Offered:
             raise MCPError(problem.status.jsonrpc, problem.message) from failure
 
 
-def _namespaced(result: types.CallToolResult, agent_id: str) -> types.CallToolResult:
+def namespaced(result: types.CallToolResult, agent_id: str) -> types.CallToolResult:
     """Return a tool's result with its resource links as the hub offers them, so that the client can follow them."""
     if not any(isinstance(block, types.ResourceLink) for block in result.content):
         return result
@@ -136,6 +141,11 @@ def _offered(block: types.ContentBlock, agent_id: str) -> types.ContentBlock:
     if not isinstance(block, types.ResourceLink) or block.uri.startswith(("https://", "http://")):
         return block
     return block.model_copy(update={"uri": resource_uri(agent_id, block.uri)})
+
+
+def show_offered_tool(run: Run) -> types.CallToolResult:
+    """Show the run of a call of an offered tool as its result."""
+    return namespaced(show_tool(run), run.agent_id)
 
 
 def _contents(outcome: Completed, uri: str, agent_id: str) -> types.ReadResourceResult:

@@ -2,29 +2,34 @@
 
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
-from typing import TypeAlias, cast
+from typing import Any, TypeAlias, cast
 
 import anyio
 import mcp_types as types
 
-from interhub.adapters import Artifact, DataPart, Message, Part, Role, TextPart
+from interhub.adapters import Artifact, Completed, DataPart, Message, Part, Role, TextPart
 from interhub.adapters.schemas import ArgumentCheck
-from interhub.agent_cards import Json, JsonObject
-from interhub.hub.errors import BadRequest, PlanInvalid, QuestionNotFound, RunEnded
-from interhub.hub.service import Hub
+from interhub.agent_cards import Json, JsonObject, hidden_in, visible_json
+from interhub.hub.errors import BadRequest, PlanInvalid, RunEnded
+from interhub.hub.service import Hub, capability_of
 from interhub.hub.supervisor.document import Document, read_document
-from interhub.hub.supervisor.run import Answer, Assignment, Event, EventKind, Question, Run, RunState
+from interhub.hub.supervisor.run import Answer, Assignment, Event, EventKind, Run, RunState
+from interhub.registry import AgentNotFound
 
-from .calls import DirectCalls
+from .asking import Asked, asked_by, give, keys_of
 from .content import artifact_view, content_of, error_result, json_text, skill_result
 from .definitions import ANSWER, CALL, DELEGATE, FIND, RUN_CANCEL, RUN_RESULT, RUN_STATUS, own_tools
-from .questions import AnswerUnreadable, Asking, Form, form_of
+from .long_calls import SKILL, LongCalls
+from .questions import Asking
 from .runs import Teller, run_content, run_view
-from .turn import Turn
+from .tasks import RunTasks, declares_tasks
+from .turn import Context, Turn
 
-Result: TypeAlias = types.CallToolResult | types.InputRequiredResult
-Handler: TypeAlias = Callable[[Turn, JsonObject], Awaitable[Result]]
+Result: TypeAlias = types.CallToolResult | types.InputRequiredResult | dict[str, Any]
+"""A dictionary is the result that tells of a task."""
+Handler: TypeAlias = Callable[[Context, Turn, JsonObject], Awaitable[Result]]
 
 BRIEF_CHARS = 20_000
 """Most characters of one text that delegate returns."""
@@ -39,9 +44,10 @@ _ID = re.compile(r"[\w.-]*")
 class OwnTools:
     """Carries out the hub's own tools."""
 
-    def __init__(self, hub: Hub, calls: DirectCalls, *, wait_s: float) -> None:
+    def __init__(self, hub: Hub, calls: LongCalls, tasks: RunTasks, *, wait_s: float) -> None:
         self._hub = hub
         self._calls = calls
+        self._tasks = tasks
         self._wait_s = wait_s
         self.definitions = own_tools(wait_s=wait_s)
         self._checks = {
@@ -60,7 +66,7 @@ class OwnTools:
     def __contains__(self, name: object) -> bool:
         return name in self._handlers
 
-    async def call(self, turn: Turn, name: str, arguments: JsonObject) -> Result:
+    async def call(self, ctx: Context, turn: Turn, name: str, arguments: JsonObject) -> Result:
         """Carry out one of the tools.
 
         Raises:
@@ -69,32 +75,35 @@ class OwnTools:
         wrong = self._checks[name].problems(arguments)
         if wrong:
             return error_result(f"{name} cannot be called like this:\n{wrong}")
-        return await self._handlers[name](turn, arguments)
+        return await self._handlers[name](ctx, turn, arguments)
 
-    async def _delegate(self, turn: Turn, arguments: JsonObject) -> Result:
+    async def _delegate(self, ctx: Context, turn: Turn, arguments: JsonObject) -> Result:
         run_id = str(turn.state.get("run_id") or "")
         if not run_id:
             document = await _document(arguments.get("workflow"))
             assignment = _assignment(turn, arguments, document)
-            # A client that hangs up now must not leave a run half begun.
-            with anyio.CancelScope(shield=True):
-                try:
+            try:
+                # Who does not want to wait is not told to wait for a task.
+                if declares_tasks(ctx) and arguments.get("wait_s") != 0:
+                    return await self._tasks.create(assignment)
+                # A client that hangs up now must not leave a run half begun.
+                with anyio.CancelScope(shield=True):
                     run_id = (await self._hub.submit(assignment)).id
-                except PlanInvalid as invalid:
-                    raise (document.locate(invalid) if document is not None else invalid) from None
+            except PlanInvalid as invalid:
+                raise (document.locate(invalid) if document is not None else invalid) from None
         return await self._follow(turn, run_id, self._patience(arguments), limit=BRIEF_CHARS)
 
-    async def _status(self, turn: Turn, arguments: JsonObject) -> Result:
+    async def _status(self, ctx: Context, turn: Turn, arguments: JsonObject) -> Result:
         run = await self._hub.run(turn.principal, str(arguments["run_id"]))
         return _brief(run)
 
-    async def _result(self, turn: Turn, arguments: JsonObject) -> Result:
+    async def _result(self, ctx: Context, turn: Turn, arguments: JsonObject) -> Result:
         run_id = str(arguments["run_id"])
         if artifact_id := str(arguments.get("artifact") or ""):
             return _artifact_result(await self._hub.run(turn.principal, run_id), artifact_id)
         return await self._follow(turn, run_id, self._patience(arguments), limit=FULL_CHARS)
 
-    async def _cancel(self, turn: Turn, arguments: JsonObject) -> Result:
+    async def _cancel(self, ctx: Context, turn: Turn, arguments: JsonObject) -> Result:
         run_id = str(arguments["run_id"])
         try:
             run = await self._hub.cancel(turn.principal, run_id)
@@ -104,7 +113,7 @@ class OwnTools:
                 raise
         return _brief(run)
 
-    async def _answer(self, turn: Turn, arguments: JsonObject) -> Result:
+    async def _answer(self, ctx: Context, turn: Turn, arguments: JsonObject) -> Result:
         accepted = arguments.get("accept") is not False
         parts: list[Part] = []
         if "answer" in arguments:
@@ -117,10 +126,11 @@ class OwnTools:
         question_id = str(arguments.get("question_id") or "")
         return _brief(await self._hub.answer(str(arguments["run_id"]), answer, question_id=question_id))
 
-    async def _find(self, turn: Turn, arguments: JsonObject) -> Result:
+    async def _find(self, ctx: Context, turn: Turn, arguments: JsonObject) -> Result:
         explain = arguments.get("explain") is True
         limit = int(cast("float", arguments.get("limit", 5)))
-        found = await self._hub.find(turn.principal, str(arguments["need"]), limit=limit)
+        among = None if turn.profile.is_whole else turn.profile.has
+        found = await self._hub.find(turn.principal, str(arguments["need"]), limit=limit, among=among)
         matches: list[Json] = []
         for match in found:
             if not (match.is_match or explain):
@@ -137,22 +147,36 @@ class OwnTools:
                 view["title"] = capability.title
             if capability.description:
                 view["description"] = capability.description
+            if hidden := hidden_in(capability):
+                shown = cast("dict[str, Json]", visible_json(view))
+                # By its name, as it is, it can be called; whoever reads the list sees what is wrong with it.
+                view = {**shown, "capability": capability.name, "warnings": [str(finding) for finding in hidden]}
             if explain:
                 view["why"] = match.why
             matches.append(view)
         text = json_text(matches) if matches else "No registered agent can do this."
         return types.CallToolResult(content=[types.TextContent(text=text)], structured_content={"matches": matches})
 
-    async def _call(self, turn: Turn, arguments: JsonObject) -> Result:
-        outcome = await self._calls.call(
-            turn,
-            str(arguments["agent"]),
-            str(arguments.get("capability") or ""),
-            cast("JsonObject", arguments.get("arguments") or {}),
-        )
-        if isinstance(outcome, types.InputRequiredResult):
-            return outcome
-        return skill_result(outcome)
+    async def _call(self, ctx: Context, turn: Turn, arguments: JsonObject) -> Result:
+        agent_id, name = str(arguments["agent"]), str(arguments.get("capability") or "")
+        if not turn.profile.is_whole:
+            name = await self._in_profile(turn, agent_id, name)
+        agent = await self._hub.agent(turn.principal, agent_id)
+        given = cast("JsonObject", arguments.get("arguments") or {})
+        outcome = await self._calls.call(ctx, turn, agent, capability_of(agent, name), given, view=SKILL)
+        return skill_result(outcome) if isinstance(outcome, Completed) else outcome
+
+    async def _in_profile(self, turn: Turn, agent_id: str, name: str) -> str:
+        """Return which capability is meant, of those that the profile has.
+
+        Raises:
+            AgentNotFound, CapabilityNotFound: there is no such thing in the profile.
+        """
+        agent = await self._hub.agent(turn.principal, agent_id)
+        shown = turn.profile.of(agent)
+        if not shown:
+            raise AgentNotFound(agent_id)
+        return capability_of(replace(agent, card=replace(agent.card, capabilities=shown)), name).name
 
     # Following a run
 
@@ -166,21 +190,22 @@ class OwnTools:
         settled, notes, dismissed = await self._take_answers(turn, run_id)
         for _ in range(MAX_ROUNDS):
             run, after = await self._watch(turn, run_id, after, wait_s, settled)
-            open_questions = [question for question in run.questions if question.id not in settled]
-            if dismissed or not open_questions or turn.client.asking is Asking.NEVER:
-                return _whole(run, limit)
-            forms = {question.id: _form(turn, question, notes) for question in open_questions}
+            asked = asked_by(run.questions, client=turn.client, notes=notes)
+            asked = {key: each for key, each in asked.items() if key not in settled}
+            if dismissed or not asked or turn.client.asking is Asking.NEVER:
+                return whole(run, limit)
             if turn.client.asking is Asking.RETRY:
+                forms = {key: each.form for key, each in asked.items()}
                 return turn.ask_by_retry(forms, {"run_id": run_id, "seq": after})
-            for question in open_questions:
-                answered, note = await self._ask(turn, question, forms[question.id], after)
+            for key, each in asked.items():
+                answered, note = await self._ask(turn, each, after)
                 if answered:
-                    settled.add(question.id)
+                    settled.add(key)
                 elif note:
-                    notes[question.id] = note
+                    notes[key] = note
                 else:
                     dismissed = True
-        return _whole(await self._hub.run(turn.principal, run_id), limit)
+        return whole(await self._hub.run(turn.principal, run_id), limit)
 
     async def _watch(self, turn: Turn, run_id: str, after: int, wait_s: float, settled: set[str]) -> tuple[Run, int]:
         """Return the run when it has ended, asks something new, or the time is up; and the last event seen."""
@@ -206,46 +231,31 @@ class OwnTools:
         dismissed = False
         if not turn.state or not turn.answers:
             return settled, notes, dismissed
-        questions = {question.id: question for question in (await self._hub.run(turn.principal, run_id)).questions}
-        for question_id, result in turn.answers.items():
-            question = questions.get(question_id)
-            if question is None:  # somebody else was first, or the run has ended
-                settled.add(question_id)
+        run = await self._hub.run(turn.principal, run_id)
+        asked = asked_by(run.questions, client=turn.client, notes={})
+        for key, result in turn.answers.items():
+            each = asked.get(key)
+            if each is None:  # somebody else was first, or the run has ended
+                settled.add(key)
                 continue
-            answered, note = await self._pass_on(turn, question, _form(turn, question, {}), result)
+            answered, note = await give(self._hub, each, result, by=turn.principal)
             if answered:
-                settled.add(question_id)
+                settled.add(key)
             elif note:
-                notes[question_id] = note
+                notes[key] = note
             else:
                 dismissed = True
         return settled, notes, dismissed
 
-    async def _pass_on(
-        self, turn: Turn, question: Question, form: Form, result: types.ElicitResult
-    ) -> tuple[bool, str]:
-        """Give a person's answer to the run: whether the question is settled, and what was wrong with the answer."""
-        if result.action == "cancel":
-            return False, ""
-        try:
-            accepted = result.action == "accept"
-            parts = form.read(result.content) if accepted else ()
-            answer = Answer(parts=parts, accepted=accepted, by=turn.principal)
-            await self._hub.answer(question.run_id, answer, question_id=question.id)
-        except (AnswerUnreadable, BadRequest) as error:
-            return False, str(error)
-        except (QuestionNotFound, RunEnded):
-            return True, ""
-        return True, ""
-
-    async def _ask(self, turn: Turn, question: Question, form: Form, after: int) -> tuple[bool, str]:
+    async def _ask(self, turn: Turn, asked: Asked, after: int) -> tuple[bool, str]:
         """Ask while the request is served, until it is answered here or the question is closed elsewhere."""
         outcome: tuple[bool, str] = (True, "")
+        question = asked.question
 
         async def ask() -> None:
             nonlocal outcome
-            result = await turn.ask(form, elicitation_id=question.id)
-            outcome = (False, "") if result is None else await self._pass_on(turn, question, form, result)
+            result = await turn.ask(asked.form, elicitation_id=question.id)
+            outcome = (False, "") if result is None else await give(self._hub, asked, result, by=turn.principal)
             group.cancel_scope.cancel()
 
         async def notice() -> None:
@@ -272,13 +282,7 @@ async def _closing(events: AsyncIterator[Event]) -> AsyncGenerator[Event]:
 
 
 def _waits(run: Run, settled: set[str]) -> bool:
-    return any(question.id not in settled for question in run.questions)
-
-
-def _form(turn: Turn, question: Question, notes: Mapping[str, str]) -> Form:
-    asker = question.agent_id or "The run"
-    form = form_of(question.parts, question.schema, asker=asker, auth=question.auth, client=turn.client)
-    return form.noted(notes.get(question.id, ""))
+    return any(key not in settled for question in run.questions for key in keys_of(question))
 
 
 def _assignment(turn: Turn, arguments: JsonObject, document: Document | None) -> Assignment:
@@ -318,7 +322,8 @@ async def _document(given: Json) -> Document | None:
     return await anyio.to_thread.run_sync(read_document, given)
 
 
-def _whole(run: Run, limit: int) -> types.CallToolResult:
+def whole(run: Run, limit: int = BRIEF_CHARS) -> types.CallToolResult:
+    """Show a run as the result of `delegate`."""
     view = run_view(run, now=datetime.now(UTC), limit=limit)
     failed = run.state.ended and run.state is not RunState.COMPLETED
     return types.CallToolResult(content=run_content(run, view), structured_content=view, is_error=failed)

@@ -14,6 +14,7 @@ from interhub.adapters import ArtifactChunk, LogLine, Principal, Progress, TaskB
 from interhub.agent_cards import Json, JsonObject
 
 from .content import RESERVED, json_text
+from .profiles import Profile
 from .questions import Client, Form, client_of
 
 Context = ServerRequestContext[Any, Any]
@@ -35,6 +36,13 @@ def principal_of(ctx: Context) -> Principal:
     raise MCPError(types.INTERNAL_ERROR, "the request has no principal: it did not come through the hub's front")
 
 
+def profile_of(ctx: Context) -> Profile:
+    """Return the profile that a request chose, or that its caller gets without choosing."""
+    request = ctx.request
+    assert isinstance(request, Request), "asked of requests that came over HTTP"
+    return cast(Profile, request.state.profile)  # pyright: ignore[reportUnknownMemberType]  # untyped
+
+
 class Turn:
     """One `tools/call`, `prompts/get` or `resources/read`."""
 
@@ -44,6 +52,7 @@ class Turn:
         self._told = 0.0
         self._measured = False
         self.principal = principal_of(ctx)
+        self.profile = profile_of(ctx)
         self.protocol_version = ctx.protocol_version
         self.client: Client = client_of(
             ctx.session.client_capabilities, ctx.protocol_version, back_channel=ctx.session.can_send_request

@@ -3,20 +3,15 @@
 import re
 from datetime import UTC, datetime
 
+import orjson
 from hypothesis import given
 from hypothesis import strategies as st
 
 from interhub.adapters.schemas import ArgumentCheck
 from interhub.agent_cards import AgentCard, Binding, Capability, Endpoint, JsonObject, Kind
-from interhub.hub.faces.mcp.catalogue import (
-    MAX_NAME,
-    Catalogue,
-    build,
-    legacy_tool,
-    resource_uri,
-    split_uri,
-    without_headers,
-)
+from interhub.hub.faces.mcp.catalogue import Catalogue, build
+from interhub.hub.faces.mcp.listed import tool_of, without_headers
+from interhub.hub.faces.mcp.names import MAX_NAME, resource_uri, split_uri
 from interhub.registry import Agent
 
 FORM = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -104,15 +99,16 @@ def test_header_promises_are_not_passed_on() -> None:
 
 def test_hints_that_cannot_be_read_do_not_hide_the_tool() -> None:
     raw: JsonObject = {"annotations": {"readOnlyHint": "perhaps"}}
-    (tool,) = build([agent("a", Capability(name="t", kind=Kind.TOOL, raw=raw))]).tool_list
+    (tool,) = map(tool_of, build([agent("a", Capability(name="t", kind=Kind.TOOL, raw=raw))]).tools.values())
     assert (tool.name, tool.annotations) == ("a__t", None)
 
 
 def test_the_legacy_era_is_not_told_an_output_schema_it_cannot_hold() -> None:
     listed = Capability(name="t", kind=Kind.TOOL, input_schema={"type": "object"}, output_schema={"type": "array"})
-    (tool,) = build([agent("a", listed)]).tool_list
-    assert tool.output_schema == {"type": "array"}
-    assert legacy_tool(tool).output_schema is None
+    (modern,) = build([agent("a", listed)]).definitions("tools/list", "2026-07-28")
+    (legacy,) = build([agent("a", listed)]).definitions("tools/list", "2025-11-25")
+    assert orjson.loads(modern.wire)["outputSchema"] == {"type": "array"}
+    assert "outputSchema" not in orjson.loads(legacy.wire)
 
 
 def test_what_is_wrong_with_arguments_names_the_place() -> None:
