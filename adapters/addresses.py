@@ -43,6 +43,8 @@ class Reach:
     """What may be connected to: public addresses, and what is named here."""
 
     networks: tuple[Network, ...] = ()
+    public: bool = True
+    """False leaves only what is named."""
 
     @classmethod
     def of(cls, networks: Iterable[str]) -> "Reach":
@@ -76,7 +78,7 @@ class Reach:
         faces = _faces(address)
         if address in _METADATA or faces[-1] in _METADATA:
             return any(network.prefixlen == network.max_prefixlen and address in network for network in self.networks)
-        return all(_is_public(face) for face in faces) or _within(faces[-1], self.networks)
+        return (self.public and all(_is_public(face) for face in faces)) or _within(faces[-1], self.networks)
 
 
 async def resolve(host: str, port: int, reach: Reach) -> tuple[str, ...]:

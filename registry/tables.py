@@ -255,3 +255,23 @@ secrets = Table(
     Column("created_at", Timestamp, nullable=False),
 )
 """Keys that every replica needs, so that one opens what another sealed. On PostgreSQL only."""
+
+push_configs = Table(
+    "push_configs",
+    metadata,
+    Column("run_id", ForeignText, primary_key=True),
+    Column("id", ForeignText, primary_key=True),
+    Column("tenant", ForeignText, nullable=False),
+    Column("subject", ForeignText, nullable=False),
+    Column("version", Text, nullable=False),
+    Column("sealed", LargeBinary, nullable=False),
+    Column("sent", BigInteger),
+    Column("state", Text, nullable=False),
+    Column("tries", Integer, nullable=False),
+    Column("next_try_at", Timestamp),
+    Column("last_error", ForeignText, nullable=False),
+    Column("created_at", Timestamp, nullable=False),
+    Column("updated_at", Timestamp, nullable=False),
+    Index(None, "state"),
+)
+"""Webhooks of runs, and how far each has been told; address and credentials are sealed."""

@@ -31,6 +31,7 @@ T = TypeVar("T")
 
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 CARD_PATH = "/.well-known/agent-card.json"
+KEYS_PATH = "/.well-known/jwks.json"
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _PROBES = frozenset({"/healthz", "/readyz"})
@@ -288,7 +289,7 @@ def _trace_context(headers: Mapping[bytes, bytes]) -> Context | None:
 
 def _is_open(scope: Scope) -> bool:
     path: str = scope["path"]
-    if path in _PROBES:
+    if path in _PROBES or path == KEYS_PATH:
         return True
     return path.endswith(CARD_PATH) and (path in _HUB_CARDS or path.startswith("/agents/"))
 

@@ -12,6 +12,7 @@ from typing import TypeAlias
 from interhub.adapters import Completed, InputRequired, Outcome, Part, Usage
 from interhub.adapters.content import artifact_to_json, message_to_json, part_to_json
 from interhub.agent_cards import AgentCard, Capability, Endpoint, Json
+from interhub.hub.push.config import PushConfig
 from interhub.hub.supervisor.run import Event, Question, Run, RunError, StepView
 from interhub.registry import Agent, Health
 from interhub.registry.search import Match
@@ -47,6 +48,13 @@ def agent_shape(agent: Agent, *, capabilities: bool = True) -> Shape:
         "endpoint": endpoint_shape(agent.endpoint),
         "health": health_shape(agent.health),
         "digest": agent.digest,
+        "signature": {
+            "state": card.signature.state.value,
+            "key_id": card.signature.key_id,
+            "key_source": card.signature.key_source,
+            "whole": card.signature.whole,
+            "why": card.signature.why,
+        },
         "capability_count": len(card.capabilities),
         "created_at": instant(agent.created_at),
         "updated_at": instant(agent.updated_at),
@@ -55,6 +63,21 @@ def agent_shape(agent: Agent, *, capabilities: bool = True) -> Shape:
         shaped["capabilities"] = [capability_shape(capability) for capability in card.capabilities]
         shaped["card"] = _card_shape(card)
     return shaped
+
+
+def push_shape(config: PushConfig) -> Shape:
+    """Write a webhook of a run and how far it was told, without its token and credentials."""
+    return {
+        "id": config.id,
+        "url": config.destination.url,
+        "version": config.version,
+        "state": config.state.value,
+        "sent": config.sent,
+        "tries": config.tries,
+        "next_try_at": instant(config.next_try_at),
+        "last_error": config.last_error,
+        "created_at": instant(config.created_at),
+    }
 
 
 def capability_shape(capability: Capability) -> Shape:

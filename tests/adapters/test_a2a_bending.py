@@ -9,7 +9,6 @@ from typing import Any
 from urllib.request import urlopen
 
 import anyio
-import httpx
 import pytest
 
 from interhub.adapters import (
@@ -256,27 +255,6 @@ async def test_an_agent_that_wants_a_sign_in_asks_and_a_person_may_decline(bendi
     assert second["metadata"]["interhub.dev/declined"] is True
     assert (second["taskId"], second["contextId"]) == ("signin", "context-of-signin")
     assert first["messageId"] != second["messageId"]
-
-
-async def test_everything_goes_out_through_the_transport_that_was_given(bending: Peer) -> None:
-    made: list[httpx.AsyncHTTPTransport] = []
-
-    class Counting(httpx.AsyncHTTPTransport):
-        asked: int = 0
-
-        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-            self.asked += 1
-            return await super().handle_async_request(request)
-
-    def transport() -> httpx.AsyncBaseTransport:
-        made.append(Counting())
-        return made[-1]
-
-    adapter = A2aAdapter(transport=transport)
-    card = await adapter.describe(Endpoint(binding=Binding.A2A_JSONRPC, url=f"{bending.url}/echo"))
-    async with adapter.connect(card.interfaces[0], card=card, label="echo") as connection:
-        await connection.call(call("hello"), ignore)
-    assert [each.asked for each in made if isinstance(each, Counting)] == [1, 1]
 
 
 async def test_the_message_carries_what_the_agent_may_want_to_know(bending: Peer) -> None:

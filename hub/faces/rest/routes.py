@@ -1,7 +1,7 @@
 """The REST face: agents, runs and direct calls under `/api`, its OpenAPI document, and the probes."""
 
 import secrets
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeAlias
 
@@ -11,10 +11,12 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute
 
 from interhub.adapters import InputRequired, Principal
+from interhub.agent_cards import Json, JsonObject
 from interhub.hub.discovery import FromDocument
 from interhub.hub.errors import BadRequest
 from interhub.hub.faces.http import note, while_connected
-from interhub.hub.faces.shapes import agent_shape, event_shape, match_shape, outcome_shape, run_shape
+from interhub.hub.faces.shapes import agent_shape, event_shape, match_shape, outcome_shape, push_shape, run_shape
+from interhub.hub.push.store import PushStore
 from interhub.hub.service import Hub
 from interhub.hub.supervisor.run import Answer, Assignment, Event, Run
 
@@ -36,6 +38,9 @@ from .state import StateSeal
 Readiness: TypeAlias = Callable[[], Awaitable[Mapping[str, str]]]
 """Returns what is not ready, and why; nothing when all is."""
 
+Replicas: TypeAlias = Callable[[], Awaitable[Sequence[JsonObject]]]
+"""Returns the hubs that share the database, this one among them."""
+
 _SSE = "text/event-stream"
 _PING_S = 15
 """Seconds of silence after which a stream says that it lives: proxies close what is silent for a minute."""
@@ -44,18 +49,33 @@ _AGENT = (404,)
 _REACH = (403, 404, 502, 504)
 
 
-def rest_routes(hub: Hub, *, readiness: Readiness, state_key: bytes | None = None) -> list[BaseRoute]:
+def rest_routes(
+    hub: Hub,
+    *,
+    readiness: Readiness,
+    replicas: Replicas | None = None,
+    state_key: bytes | None = None,
+    pushes: PushStore | None = None,
+) -> list[BaseRoute]:
     """Return the routes of the REST face. `state_key` (32 bytes) seals what callers keep between question and answer.
 
     They need `interhub.hub.faces.http.Entrance` around the application, which names the caller.
     """
-    return [operation.route() for operation in operations(hub, readiness=readiness, state_key=state_key)]
+    listed = operations(hub, readiness=readiness, replicas=replicas, state_key=state_key, pushes=pushes)
+    return [operation.route() for operation in listed]
 
 
-def operations(hub: Hub, *, readiness: Readiness, state_key: bytes | None = None) -> list[Operation[Any, Any]]:
+def operations(
+    hub: Hub,
+    *,
+    readiness: Readiness,
+    replicas: Replicas | None = None,
+    state_key: bytes | None = None,
+    pushes: PushStore | None = None,
+) -> list[Operation[Any, Any]]:
     """Return all that can be asked."""
-    agents, runs = _Agents(hub, StateSeal(state_key or secrets.token_bytes(32))), _Runs(hub)
-    listed: list[Operation[Any, Any]] = [*agents.operations(), *runs.operations(), *_probes(hub, readiness)]
+    agents, runs = _Agents(hub, StateSeal(state_key or secrets.token_bytes(32))), _Runs(hub, pushes)
+    listed: list[Operation[Any, Any]] = [*agents.operations(), *runs.operations(), *_probes(hub, readiness, replicas)]
 
     async def document(asked: Asked[None, None]) -> Response:
         return json_response(openapi(listed, version=hub.info.version, url=hub.info.base_url))
@@ -216,8 +236,9 @@ class _Agents:
 class _Runs:
     """What was asked for, and how it goes."""
 
-    def __init__(self, hub: Hub) -> None:
+    def __init__(self, hub: Hub, pushes: PushStore | None) -> None:
         self._hub = hub
+        self._pushes = pushes
 
     def operations(self) -> list[Operation[Any, Any]]:
         return [
@@ -258,6 +279,15 @@ class _Runs:
                 answer=self.cancel,
                 answers={200: "Run"},
                 refusals=(404, 409),
+            ),
+            Operation(
+                name="list_pushes",
+                method="GET",
+                path="/api/runs/{run_id}/pushes",
+                summary="List the webhooks that a run is pushed to, and how far each was told.",
+                answer=self.pushes,
+                answers={200: "Pushes"},
+                refusals=_AGENT,
             ),
             Operation(
                 name="answer_run",
@@ -321,6 +351,11 @@ class _Runs:
     async def cancel(self, asked: Asked[None, None]) -> Response:
         return json_response(run_shape(await self._hub.cancel(asked.principal, asked.path("run_id"))))
 
+    async def pushes(self, asked: Asked[None, None]) -> Response:
+        run = await self._hub.run(asked.principal, asked.path("run_id"))
+        found = await self._pushes.of_run(run.id) if self._pushes is not None else []
+        return json_response({"pushes": [push_shape(config) for config in found]})
+
     async def answer(self, asked: Asked[AnswerRun, None]) -> Response:
         body = asked.body
         answer = Answer(parts=body.read(""), accepted=body.accepted, by=asked.principal)
@@ -363,13 +398,16 @@ async def _told(hub: Hub, principal: Principal, run_id: str, after: int) -> Asyn
             await events.aclose()
 
 
-def _probes(hub: Hub, readiness: Readiness) -> list[Operation[Any, Any]]:
+def _probes(hub: Hub, readiness: Readiness, replicas: Replicas | None) -> list[Operation[Any, Any]]:
     async def live(asked: Asked[None, None]) -> Response:
         return json_response({"status": "ok", "version": hub.info.version})
 
     async def ready(asked: Asked[None, None]) -> Response:
         missing = await readiness()
-        return json_response({"ready": not missing, "not_ready": dict(missing)}, status=503 if missing else 200)
+        told: dict[str, Json] = {"ready": not missing, "not_ready": dict(missing)}
+        if replicas is not None and not missing:
+            told["replicas"] = list(await replicas())
+        return json_response(told, status=503 if missing else 200)
 
     return [
         Operation(
@@ -385,7 +423,7 @@ def _probes(hub: Hub, readiness: Readiness) -> list[Operation[Any, Any]]:
             name="readyz",
             method="GET",
             path="/readyz",
-            summary="Registry, engine and faces are up.",
+            summary="Registry, engine and faces are up; and which hubs share the database, where there may be several.",
             answer=ready,
             answers={200: "Readiness", 503: "Readiness"},
             open=True,

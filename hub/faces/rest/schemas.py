@@ -2,6 +2,8 @@
 
 from interhub.adapters import Role
 from interhub.agent_cards import Json, Kind
+from interhub.agent_cards.signature import SignatureState
+from interhub.hub.push.config import PushState
 from interhub.hub.supervisor.run import EventKind, RunState
 from interhub.registry import HealthState
 
@@ -15,6 +17,7 @@ _ANY: Schema = {}
 _MAP: Schema = {"type": "object"}
 _DATE: Schema = {"type": "string", "format": "date-time"}
 _DATE_OR_NULL: Schema = {"type": ["string", "null"], "format": "date-time"}
+_INTEGER_OR_NULL: Schema = {"type": ["integer", "null"]}
 _MAP_OR_NULL: Schema = {"type": ["object", "null"]}
 _TEXTS: Schema = {"type": "array", "items": _TEXT}
 
@@ -69,6 +72,25 @@ SCHEMAS: dict[str, Schema] = {
         extensions=_TEXTS,
         referenceTaskIds=_TEXTS,
     ),
+    "Signature": _object(
+        state=_one_of([state.value for state in SignatureState]),
+        key_id=_TEXT,
+        key_source=_TEXT,
+        whole=_FLAG,
+        why=_TEXT,
+    ),
+    "Push": _object(
+        id=_TEXT,
+        url=_TEXT,
+        version=_TEXT,
+        state=_one_of([state.value for state in PushState]),
+        sent=_INTEGER_OR_NULL,
+        tries=_INTEGER,
+        next_try_at=_DATE_OR_NULL,
+        last_error=_TEXT,
+        created_at=_DATE,
+    ),
+    "Pushes": _object(pushes=_list("Push")),
     "Artifact": _object(
         optional=("name", "description", "metadata", "extensions"),
         artifactId=_TEXT,
@@ -125,6 +147,7 @@ SCHEMAS: dict[str, Schema] = {
         endpoint=ref("Endpoint"),
         health=ref("Health"),
         digest=_TEXT,
+        signature=ref("Signature"),
         capability_count=_INTEGER,
         created_at=_DATE,
         updated_at=_DATE,
@@ -222,7 +245,13 @@ SCHEMAS: dict[str, Schema] = {
     "Checked": _object(ok={"const": True}, agent=ref("Agent")),
     "Document": {"type": "object", "description": "OpenAPI 3.1."},
     "Liveness": _object(status={"const": "ok"}, version=_TEXT),
-    "Readiness": _object(ready=_FLAG, not_ready={"type": "object", "additionalProperties": _TEXT}),
+    "Readiness": _object(
+        ready=_FLAG,
+        not_ready={"type": "object", "additionalProperties": _TEXT},
+        replicas=_list("Replica"),
+        optional=("replicas",),
+    ),
+    "Replica": _object(replica=_TEXT, version=_TEXT, joined_at=_TEXT, seen_s_ago={"type": "number"}, self=_FLAG),
     "Problem": {
         "type": "object",
         "description": "RFC 9457. `code` is the machine's name of the error; `mistakes` are the places of an input.",
