@@ -2,7 +2,8 @@
 
 One thread writes, whatever waits in one transaction; a fact's identity is (run, step, attempt, kind, n), and a second
 fact of the same identity is dropped. The `runs` row follows in the same transaction: its state, outcome and generation
-are those of the last event. After a run's final event nothing is added. Readers in this process are woken by a commit.
+are those of the last event. After a run's final event nothing is added. A commit wakes the readers, in this process and
+in every other replica.
 While the database's server is away all that is to be written waits, as the engine does.
 """
 
@@ -10,7 +11,7 @@ import asyncio
 import queue
 import threading
 import weakref
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TypeAlias, TypeVar, cast
@@ -18,12 +19,15 @@ from typing import TypeAlias, TypeVar, cast
 import anyio.to_thread
 import sqlalchemy as sa
 import structlog
-from sqlalchemy import Connection, Row, select, update
+from sqlalchemy import Connection, Row, bindparam, select, text, update
 
 from interhub.agent_cards import Json, JsonObject, empty_object
+from interhub.hub.bus import Bus, NoBus
 from interhub.registry import DatabaseAway
-from interhub.registry.database import events, insert_new, questions, reading, runs, writing
+from interhub.registry.database import events, questions, reading, runs, writing
+from interhub.registry.tables import dump_json, load_json
 
+from .recent import Recent, Written
 from .run import Event, EventKind, RunState
 
 log = structlog.get_logger()
@@ -58,12 +62,17 @@ _QUESTIONS = (EventKind.QUESTION_ASKED, EventKind.QUESTION_ANSWERED, EventKind.Q
 class Journal:
     """Writes and reads events. Open it on the event loop whose tasks use it; close it when they have ended."""
 
-    def __init__(self, database: sa.Engine) -> None:
+    def __init__(self, database: sa.Engine, bus: Bus | None = None) -> None:
+        """`bus` carries what changed to other replicas, and from them; it is opened after the journal is made."""
         self._database = database
+        self._bus: Bus = bus or NoBus()
+        self._bus.hear(_TOPIC, self._hear)
+        self._bus.hear_gaps(self._wake_all)
         self._inbox: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._closing = threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._recent = Recent()
         self._changed: weakref.WeakValueDictionary[str, asyncio.Event] = weakref.WeakValueDictionary()
 
     def open(self) -> None:
@@ -102,13 +111,13 @@ class Journal:
         for one in waiting:
             await one
 
-    async def write(self, change: Callable[[Connection], T]) -> T:
-        """Write something else in order with the facts, and return what it gives when it is committed.
+    def write(self, change: Callable[[Connection], T]) -> "asyncio.Future[T]":
+        """Write something else in order with the facts; awaited, it gives what the change gave, when it is committed.
 
         Raises:
             DatabaseUnusable: the database cannot be written.
         """
-        return cast("T", await self._put(change))
+        return cast("asyncio.Future[T]", self._put(change))
 
     async def flush(self) -> None:
         """Return when all that was posted is written."""
@@ -127,11 +136,33 @@ class Journal:
 
     async def read(self, run_id: str, *, after: int = 0, limit: int = 1000) -> tuple[Event, ...]:
         """Return a run's events after a number, in order."""
-        return await anyio.to_thread.run_sync(self._read, run_id, after, limit)
+        recent = self._recent.events(run_id, after, limit)
+        return recent or await anyio.to_thread.run_sync(self._read, run_id, after, limit)
+
+    def state(self, run_id: str) -> RunState | None:
+        """Return where a run stands after what was written here last; None when that is not known here.
+
+        Take the subscription before: what another replica writes later is news.
+        """
+        return self._recent.state(run_id)
 
     def subscription(self, run_id: str) -> asyncio.Event:
         """Return an event that is set at the next change of a run. Take it before reading: then nothing is missed."""
         return self._changed.setdefault(run_id, asyncio.Event())
+
+    def _hear(self, run_id: str) -> None:
+        """Take note that another replica has written."""
+        self._recent.doubt(run_id)
+        self._wake(run_id)
+
+    def _wake(self, run_id: str) -> None:
+        if (event := self._changed.pop(run_id, None)) is not None:
+            event.set()
+
+    def _wake_all(self) -> None:
+        self._recent.clear()
+        for run_id in tuple(self._changed.keys()):
+            self._wake(run_id)
 
     def _read(self, run_id: str, after: int, limit: int) -> tuple[Event, ...]:
         query = (
@@ -163,7 +194,7 @@ class Journal:
             results, changed = self._patiently(batch)
         except DatabaseAway as error:
             log.error("journal_facts_lost", items=len(batch), why=error.why)
-            self._call(self._settle, [(item.future, None, error) for item in batch], ())
+            self._call(self._settle, [(item.future, None, error) for item in batch], {})
             return
         except Exception as error:
             if len(batch) > 1:  # one of them is bad: the others must not suffer
@@ -171,12 +202,12 @@ class Journal:
                     self._commit([item])
                 return
             log.exception("journal_write_failed", what=repr(batch[0].what)[:200])
-            self._call(self._settle, [(batch[0].future, None, error)], ())
+            self._call(self._settle, [(batch[0].future, None, error)], {})
             return
         answers = [(item.future, result, None) for item, result in zip(batch, results, strict=True)]
         self._call(self._settle, answers, changed)
 
-    def _patiently(self, batch: "list[_Item]") -> "tuple[list[object], set[str]]":
+    def _patiently(self, batch: "list[_Item]") -> "tuple[list[object], dict[str, Written | None]]":
         """Write a batch, and wait for a server that is away, until the journal is closed."""
         tries = 0
         while True:
@@ -192,21 +223,26 @@ class Journal:
                 if tries:
                     # The connection may have broken after the server committed: then these facts are known by now, and
                     # nobody has been woken for them.
-                    changed |= {item.what.run_id for item in batch if isinstance(item.what, Fact)}
+                    for item in batch:
+                        if isinstance(item.what, Fact):
+                            changed.setdefault(item.what.run_id, None)
                     log.info("journal_goes_on", items=len(batch))
                 return results, changed
 
-    def _transaction(self, batch: "list[_Item]") -> "tuple[list[object], set[str]]":
+    def _transaction(self, batch: "list[_Item]") -> "tuple[list[object], dict[str, Written | None]]":
         with writing(self._database) as connection:
             page = _Page(connection)
+            page.look({item.what.run_id for item in batch if isinstance(item.what, Fact)})
             results: list[object] = []
             for item in batch:
                 if isinstance(item.what, Fact):
-                    results.append(page.add(item.what))
+                    page.add(item.what)
+                    results.append(None)
                 else:
                     page.finish()
                     results.append(item.what(connection))
             page.finish()
+            self._bus.tell(connection, _TOPIC, page.changed)
         return results, page.changed
 
     def _call(self, function: Callable[..., None], *arguments: object) -> None:
@@ -217,9 +253,11 @@ class Journal:
     def _settle(
         self,
         answers: "Sequence[tuple[asyncio.Future[object] | None, object, Exception | None]]",
-        changed: Iterable[str],
+        changed: "Mapping[str, Written | None]",
     ) -> None:
-        """On the event loop: answer those who wait, and wake the readers."""
+        """On the event loop: remember what was written, answer those who wait, and wake the readers."""
+        for run_id, written in changed.items():
+            self._recent.take(run_id, written)
         for future, result, error in answers:
             if future is None or future.done():
                 continue
@@ -228,8 +266,7 @@ class Journal:
             else:
                 future.set_result(result)
         for run_id in changed:
-            if (event := self._changed.pop(run_id, None)) is not None:
-                event.set()
+            self._wake(run_id)
 
 
 async def outlasting(look: Callable[[], Awaitable[T]]) -> T:
@@ -245,6 +282,7 @@ async def outlasting(look: Callable[[], Awaitable[T]]) -> T:
             await anyio.sleep(_RETRY_S)
 
 
+_TOPIC = "run"
 _BATCH = 500
 _RETRY_S = 0.5
 
@@ -275,6 +313,8 @@ class _Head:
     asks: bool = False
     final: Fact | None = None
     last: datetime | None = None
+    events: "list[Event]" = field(default_factory=list["Event"])
+    size: int = 0
 
 
 class _Page:
@@ -283,34 +323,103 @@ class _Page:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._heads: dict[str, _Head | None] = {}
-        self._dirty: set[str] = set()
-        self.changed: set[str] = set()
+        self._dirty: dict[str, None] = {}
+        self._waiting: list[Fact] = []
+        self.changed: dict[str, Written | None] = {}
+        """The runs that have new events, and these."""
 
-    def add(self, fact: Fact) -> bool:
-        """Add one fact; False when it was known, or the run has ended, or was never begun."""
-        head = self._head(fact.run_id)
-        if head is None or head.state.ended:
+    def look(self, run_ids: Collection[str]) -> None:
+        """Read the heads of runs together; those that are not there yet are looked for when a fact of theirs comes."""
+        if run_ids:
+            for row in self._connection.execute(_HEADS, {"ids": sorted(run_ids)}):
+                self._heads[row.id] = _Head(row.generation, RunState(row.state))
+
+    def add(self, fact: Fact) -> None:
+        """Add one fact; it is dropped when it was known, or the run has ended, or was never begun."""
+        self._waiting.append(fact)
+
+    def finish(self) -> None:
+        """Write what was added, and the runs' rows."""
+        self._write(self._waiting)
+        self._waiting = []
+        steps: list[dict[str, object]] = []
+        for run_id in self._dirty:
+            head = self._heads[run_id]
+            assert head is not None, "only runs that exist become dirty"
+            if head.asks and not head.state.ended:
+                head.state = self._asking(run_id)
+            values: dict[str, object] = {
+                "run": run_id,
+                "generation": head.generation,
+                "state": head.state.value,
+                "at": head.last,
+            }
+            if head.final is not None:
+                outcome = dict(head.final.payload)
+                self._connection.execute(_ENDED, {**values, "outcome": outcome, "ended_at": head.final.at})
+            else:
+                steps.append(values)
+            known = self.changed.get(run_id)
+            self.changed[run_id] = Written(
+                head.state, (*(known.events if known else ()), *head.events), (known.size if known else 0) + head.size
+            )
+        if steps:
+            self._connection.execute(_GONE_ON, steps)
+        self._dirty.clear()
+        self._heads.clear()
+
+    def _write(self, facts: Sequence[Fact]) -> None:
+        """Insert facts; all at once where none of them was known, as it is but after a crash."""
+        begin = 0
+        for place, fact in enumerate(facts):
+            if fact.kind in _FINAL:
+                self._write_some(facts[begin:place])
+                if (head := self._head(fact.run_id)) is not None and not head.state.ended:
+                    self._close_questions(fact)
+                self._write_some([fact])
+                begin = place + 1
+        self._write_some(facts[begin:])
+
+    def _write_some(self, facts: Sequence[Fact]) -> None:
+        placed = self._place(facts)
+        if placed and not self._insert(placed) and len(placed) > 1:
+            for fact in facts:
+                self._write_some([fact])
+
+    def _place(self, facts: Sequence[Fact]) -> "list[_Placed]":
+        """Number facts as they would be if they are all new; without those that come too late."""
+        placed: list[_Placed] = []
+        ahead: dict[str, int] = {}
+        for fact in facts:
+            head = self._head(fact.run_id)
+            if head is None or head.state.ended:
+                continue
+            ahead[fact.run_id] = ahead.get(fact.run_id, head.generation) + 1
+            placed.append(_Placed(fact, ahead[fact.run_id], dump_json(fact.payload)))
+        return placed
+
+    def _insert(self, placed: "Sequence[_Placed]") -> bool:
+        """Insert events; False when one of them was known, and then none is inserted."""
+        rows = [one.row() for one in placed]
+        mark = self._connection.begin_nested() if len(rows) > 1 else None
+        written = self._connection.execute(_INSERT, rows, execution_options={"preserve_rowcount": True}).rowcount
+        if written != len(rows):
+            if mark is not None:
+                mark.rollback()
             return False
-        if fact.kind in _FINAL:
-            self._close_questions(fact)
-        inserted = insert_new(
-            self._connection,
-            events,
-            {
-                "run_id": fact.run_id,
-                "seq": head.generation + 1,
-                "step": fact.step,
-                "attempt": fact.attempt,
-                "kind": fact.kind.value,
-                "n": fact.n,
-                "at": fact.at,
-                "payload": fact.payload,
-            },
-        )
-        if not inserted:
-            return False
-        head.generation += 1
+        if mark is not None:
+            mark.commit()
+        for one in placed:
+            self._note(one)
+        return True
+
+    def _note(self, one: "_Placed") -> None:
+        fact, head = one.fact, self._head(one.fact.run_id)
+        assert head is not None, "its run is there"
+        head.generation = one.seq
         head.last = fact.at
+        head.events.append(one.event())
+        head.size += len(one.payload)
         if fact.kind in _FINAL:
             head.state = _state_of(fact)
             head.final = fact
@@ -318,32 +427,11 @@ class _Page:
             head.asks = True
         elif fact.kind is EventKind.RUN_STARTED and head.state is RunState.SUBMITTED:
             head.state = RunState.WORKING
-        self._dirty.add(fact.run_id)
-        self.changed.add(fact.run_id)
-        return True
-
-    def finish(self) -> None:
-        """Write the runs' rows."""
-        for run_id in self._dirty:
-            head = self._heads[run_id]
-            assert head is not None, "only runs that exist become dirty"
-            if head.asks and not head.state.ended:
-                head.state = self._asking(run_id)
-            values: dict[str, object] = {
-                "generation": head.generation,
-                "state": head.state.value,
-                "updated_at": head.last,
-            }
-            if head.final is not None:
-                values |= {"outcome": dict(head.final.payload), "ended_at": head.final.at}
-            self._connection.execute(update(runs).where(runs.c.id == run_id).values(values))
-        self._dirty.clear()
-        self._heads.clear()
+        self._dirty[fact.run_id] = None
 
     def _head(self, run_id: str) -> _Head | None:
         if run_id not in self._heads:
-            query = select(runs.c.generation, runs.c.state).where(runs.c.id == run_id).with_for_update()
-            row = self._connection.execute(query).one_or_none()
+            row = self._connection.execute(_HEADS, {"ids": [run_id]}).one_or_none()
             self._heads[run_id] = None if row is None else _Head(row.generation, RunState(row.state))
         return self._heads[run_id]
 
@@ -355,20 +443,79 @@ class _Page:
         return RunState.AUTH_REQUIRED if any(one.get("auth") for one in asked) else RunState.INPUT_REQUIRED
 
     def _close_questions(self, final: Fact) -> None:
-        query = select(questions).where(questions.c.run_id == final.run_id, questions.c.state == "open")
-        for row in self._connection.execute(query.order_by(questions.c.asked_at)).all():
+        for row in self._connection.execute(_OPEN, {"run": final.run_id}).all():
             self._connection.execute(update(questions).where(questions.c.id == row.id).values(state="closed"))
             payload: dict[str, Json] = {"question": row.id, "why": "the run has ended"}
-            self.add(
-                Fact(
-                    run_id=final.run_id,
-                    kind=EventKind.QUESTION_CLOSED,
-                    step=row.step,
-                    attempt=row.attempt,
-                    at=final.at,
-                    payload=payload,
-                )
+            closed = Fact(
+                run_id=final.run_id,
+                kind=EventKind.QUESTION_CLOSED,
+                step=row.step,
+                attempt=row.attempt,
+                at=final.at,
+                payload=payload,
             )
+            self._write_some([closed])
+
+
+@dataclass(frozen=True)
+class _Placed:
+    """A fact with its number, and its payload as it is written."""
+
+    fact: Fact
+    seq: int
+    payload: str
+
+    def row(self) -> dict[str, object]:
+        fact = self.fact
+        return {
+            "run_id": fact.run_id,
+            "seq": self.seq,
+            "step": fact.step,
+            "attempt": fact.attempt,
+            "kind": fact.kind.value,
+            "n": fact.n,
+            "at": fact.at,
+            "payload": self.payload,
+        }
+
+    def event(self) -> Event:
+        """Return it as it will be read: with the payload that the database keeps."""
+        fact = self.fact
+        payload = cast("JsonObject", load_json(self.payload))
+        return Event(
+            run_id=fact.run_id,
+            seq=self.seq,
+            step=fact.step,
+            attempt=fact.attempt,
+            kind=fact.kind,
+            n=fact.n,
+            at=fact.at,
+            payload=payload,
+        )
+
+
+# Built once: SQLAlchemy keeps what it compiles of them, which it does not of an insert that says ON CONFLICT.
+_INSERT = text(
+    "INSERT INTO events (run_id, seq, step, attempt, kind, n, at, payload) "
+    "VALUES (:run_id, :seq, :step, :attempt, :kind, :n, :at, :payload) ON CONFLICT DO NOTHING"
+).bindparams(*(bindparam(name, type_=events.c[name].type) for name in ("run_id", "step", "at")))
+_HEADS = (
+    select(runs.c.id, runs.c.generation, runs.c.state)
+    .where(runs.c.id.in_(bindparam("ids", expanding=True)))
+    .order_by(runs.c.id)
+    .with_for_update()
+)
+_GONE_ON = (
+    update(runs)
+    .where(runs.c.id == bindparam("run"))
+    .values(generation=bindparam("generation"), state=bindparam("state"), updated_at=bindparam("at"))
+)
+_ENDED = _GONE_ON.values(outcome=bindparam("outcome"), ended_at=bindparam("ended_at"))
+_OPEN = (
+    select(questions)
+    .where(questions.c.run_id == bindparam("run"), questions.c.state == "open")
+    .order_by(questions.c.asked_at)
+)
 
 
 def _event(row: Row[tuple[object, ...]]) -> Event:

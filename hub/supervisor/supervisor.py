@@ -13,6 +13,7 @@ import structlog
 
 from interhub.adapters import Adapter, AdapterError, Principal, TextPart, text_of
 from interhub.agent_cards import AgentCard, Endpoint, Json, JsonObject
+from interhub.hub.bus import Bus, NoBus
 from interhub.hub.dispatch import Dispatcher
 from interhub.hub.errors import RunEnded, RunNotFound
 from interhub.registry import Agent, AgentNotFound, Registry
@@ -22,6 +23,7 @@ from interhub.registry.search import Index
 from . import records
 from .approvals import Approvals
 from .blobs import load_blob
+from .canceller import Canceller
 from .delegation import Delegator
 from .durable import Engine, EngineState
 from .envelope import StepValue, assignment_to_json, failed_because, mapping, text
@@ -43,6 +45,7 @@ CANCEL_WITHIN_S = 2.0
 """How long a cancelled run's steps may take to tell their agents."""
 
 KEPT_STORIES = 256
+KEPT_OWNERS = 4096
 
 
 class Supervisor:
@@ -57,13 +60,18 @@ class Supervisor:
         database: sa.Engine,
         engine: Engine,
         planners: Planners | None = None,
+        bus: Bus | None = None,
     ) -> None:
-        """`engine` is the supervisor's alone. `planners` replace the standard ones, which need no model."""
+        """`engine` is the supervisor's alone. `planners` replace the standard ones, which need no model.
+
+        `bus` joins the replicas that share the database; it is opened after the supervisor is made.
+        """
+        bus = bus or NoBus()
         self._registry = registry
         self._dispatcher = dispatcher
         self._database = database
         self._engine = engine
-        self._journal = Journal(database)
+        self._journal = Journal(database, bus)
         router = Router(registry=registry, index=index, dispatcher=dispatcher)
         self._delegator = Delegator(
             registry=registry, router=router, dispatcher=dispatcher, journal=self._journal, database=database
@@ -75,7 +83,12 @@ class Supervisor:
             database=database,
         )
         self._approvals = Approvals(journal=self._journal, engine=engine, database=database)
+        self._canceller = Canceller(
+            engine=engine, leaves=self._delegator.leaves, journal=self._journal, bus=bus, within_s=CANCEL_WITHIN_S
+        )
         self._stories: OrderedDict[str, Story] = OrderedDict()
+        self._owners: OrderedDict[str, tuple[str, str]] = OrderedDict()
+        """Tenant and subject of the runs that were begun here last; a run never changes its owner."""
         self._adapters = {name: SupervisedAdapter(name, self) for name in (TEAM, WORKFLOW)}
 
     # Life
@@ -84,7 +97,7 @@ class Supervisor:
         """Launch the engine, which takes up the runs of an earlier process, and mend a journal that lags behind it."""
         self._journal.open()
         await self._engine.launch(self._interpreter.execute, self._interpreter.crashed)
-        await self._repair()
+        await self.mend()
 
     async def stop(self) -> None:
         """Stop. Runs under way are taken up by the next process; their agents are told to stop what they do."""
@@ -125,17 +138,18 @@ class Supervisor:
             AgentNotFound: whom it is delegated to is not there.
         """
         assignment = await self._checked(assignment)
-        run_id, known = self._id_of(assignment), None
-        if assignment.idempotency_key:
-            known = await self._record(run_id)
-        if known is None:
-            await self._create(run_id, assignment)
-        elif known.state is not RunState.SUBMITTED:
-            return await self.get(assignment.principal, run_id)
-        record = await self._record(run_id)
-        assert record is not None, "a run that was written is there"
-        await self._engine.start(run_id, record.spec)
-        return await self.get(assignment.principal, run_id)
+        run_id = self._id_of(assignment)
+        record = await self._create(run_id, assignment)
+        if record is None:  # it was begun before, under the same key
+            record = await self._record(run_id)
+            assert record is not None, "a run that was written is there"
+            if record.state is not RunState.SUBMITTED:
+                return await self.get(assignment.principal, run_id)
+        self._owners[run_id] = (record.tenant, record.subject)
+        while len(self._owners) > KEPT_OWNERS:
+            self._owners.popitem(last=False)
+        await self._engine.start(run_id, record.spec, tenant=record.tenant)
+        return view(record, None, (), None)
 
     async def get(self, principal: Principal, run_id: str) -> Run:
         """Return a run as it stands.
@@ -145,7 +159,10 @@ class Supervisor:
         """
         record = await self._owned(principal, run_id)
         story = await self._story(run_id, record.generation)
-        asked, result = await anyio.to_thread.run_sync(self._details, record)
+        if record.state.interrupted or (record.state is RunState.COMPLETED and _blob_of(record)):
+            asked, result = await anyio.to_thread.run_sync(self._details, record)
+        else:
+            asked, result = self._details(record)
         return view(record, story, records.open_questions(asked), result)
 
     async def list(
@@ -190,7 +207,7 @@ class Supervisor:
         Raises:
             RunNotFound: there is none of that id, or it is somebody else's.
         """
-        await self._owned(principal, run_id)
+        await self._check_owner(principal, run_id)
         return await self._journal.read(run_id, after=after, limit=limit)
 
     async def watch(self, principal: Principal, run_id: str, after: int = 0) -> AsyncIterator[Event]:
@@ -201,7 +218,7 @@ class Supervisor:
         Raises:
             RunNotFound: there is none of that id, or it is somebody else's.
         """
-        await self._owned(principal, run_id)
+        await self._check_owner(principal, run_id)
         while True:
             news = self._journal.subscription(run_id)
             found = await self._journal.read(run_id, after=after, limit=500)
@@ -211,10 +228,13 @@ class Supervisor:
                 if final_kind(event.kind):
                     return
             if not found:
-                record = await self._owned(principal, run_id)
-                if record.generation > after:
-                    continue  # it was written since we read
-                if record.state.ended:
+                state = self._journal.state(run_id)
+                if state is None:
+                    record = await self._owned(principal, run_id)
+                    if record.generation > after:
+                        continue  # it was written since we read
+                    state = record.state
+                if state.ended:
                     return  # it was asked for what comes after the final event
                 await news.wait()
 
@@ -224,11 +244,12 @@ class Supervisor:
         Raises:
             RunNotFound: there is none of that id, or it is somebody else's.
         """
+        await self._check_owner(principal, run_id)
         with anyio.move_on_after(timeout_s):
             while True:
                 news = self._journal.subscription(run_id)
-                record = await self._owned(principal, run_id)
-                if record.state.ended or record.state.interrupted:
+                state = self._journal.state(run_id) or (await self._owned(principal, run_id)).state
+                if state.ended or state.interrupted:
                     break
                 await news.wait()
         return await self.get(principal, run_id)
@@ -252,8 +273,7 @@ class Supervisor:
         record = await self._owned(principal, run_id)
         if record.state.ended:
             raise RunEnded(run_id, record.state.value)
-        await self._engine.cancel(run_id)
-        await self._delegator.leaves.cancel(run_id, within_s=CANCEL_WITHIN_S)
+        await self._canceller.stop(run_id)
         await self._journal.append(
             Fact(run_id=run_id, kind=EventKind.RUN_CANCELED, payload={"by": principal.key, "why": "canceled"})
         )
@@ -305,7 +325,8 @@ class Supervisor:
             return str(uuid4())
         return str(uuid5(NAMESPACE_URL, f"interhub:{assignment.principal.key}:{assignment.idempotency_key}"))
 
-    async def _create(self, run_id: str, assignment: Assignment) -> None:
+    async def _create(self, run_id: str, assignment: Assignment) -> RunRecord | None:
+        """Write a run, and its first event with it; None when one of that id is there."""
         at = datetime.now(UTC)
         context_id = assignment.context_id or assignment.goal.context_id or str(uuid4())
         shaped = assignment_to_json(replace(assignment, context_id=context_id))
@@ -333,22 +354,25 @@ class Supervisor:
             "context_id": context_id,
         }
         # The journal comes first: a run that is written but not started is started at the next start-up.
-        await self._journal.write(lambda connection: records.add_run(connection, record))
-        await self._journal.append(Fact(run_id=run_id, kind=EventKind.RUN_SUBMITTED, at=at, payload=payload))
+        began = self._journal.write(lambda connection: records.add_run(connection, record))
+        self._journal.post(Fact(run_id=run_id, kind=EventKind.RUN_SUBMITTED, at=at, payload=payload))
+        return replace(record, generation=1) if await began else None
 
-    # Start-up
+    # After a crash
 
-    async def _repair(self) -> None:
-        """Bring journal and engine together: one of them may know more when a crash came between their writes."""
-        with reading(self._database) as connection:
-            unfinished = records.unfinished_runs(connection)
+    async def mend(self) -> None:
+        """Bring journal and engine together: one of them may know more when a crash came between their writes.
+
+        At start-up, and whenever a replica was lost. It changes nothing of what other replicas are about.
+        """
+        unfinished = await anyio.to_thread.run_sync(self._unfinished)
         if not unfinished:
             return
         states = await self._engine.states([record.id for record in unfinished])
         for record in unfinished:
             state = states.get(record.id)
             if state is None:
-                await self._engine.start(record.id, record.spec)
+                await self._engine.start(record.id, record.spec, tenant=record.tenant)
             elif state is EngineState.CANCELED:
                 await self._tell_agents_to_stop(record)
                 payload: dict[str, Json] = {"why": "canceled"}
@@ -361,6 +385,10 @@ class Supervisor:
         active = [record.id for record in unfinished if states.get(record.id) is EngineState.ACTIVE]
         await self._approvals.deliver(active)
         log.info("runs_taken_up", runs=len(active), unfinished=len(unfinished))
+
+    def _unfinished(self) -> Sequence[RunRecord]:
+        with reading(self._database) as connection:
+            return records.unfinished_runs(connection)
 
     async def _tell_agents_to_stop(self, record: RunRecord) -> None:
         with reading(self._database) as connection:
@@ -387,6 +415,10 @@ class Supervisor:
 
         return await anyio.to_thread.run_sync(read)
 
+    async def _check_owner(self, principal: Principal, run_id: str) -> None:
+        if self._owners.get(run_id) != (principal.tenant, principal.subject):
+            await self._owned(principal, run_id)
+
     async def _owned(self, principal: Principal, run_id: str) -> RunRecord:
         record = await self._record(run_id)
         if record is None or (record.tenant, record.subject) != (principal.tenant, principal.subject):
@@ -406,7 +438,11 @@ class Supervisor:
         asked = self._approvals.of_run(record.id) if record.state.interrupted else []
         if record.state is not RunState.COMPLETED:
             return asked, None
-        result = mapping((record.outcome or {}).get("result"))
-        if name := text(result, "blob"):
+        if name := _blob_of(record):
             return asked, StepValue.load(load_blob(self._database, name))
-        return asked, StepValue.load(mapping(result.get("value")))
+        return asked, StepValue.load(mapping(mapping((record.outcome or {}).get("result")).get("value")))
+
+
+def _blob_of(record: RunRecord) -> str:
+    """Return the name of a run's large result; empty where it is written in the run's row."""
+    return text(mapping((record.outcome or {}).get("result")), "blob")
