@@ -28,6 +28,7 @@ from .agent_tools import AgentTools
 from .agent_wire import OURS
 from .calls import DirectCalls
 from .entrance import McpEntrance, Shortcut
+from .tasks import RunHub
 
 RELAYED = "mcp"
 """Name of the adapter whose agents are relayed."""
@@ -52,18 +53,21 @@ class McpAgentFace:
         *,
         state_key: bytes | None = None,
         security: TransportSecuritySettings | None = None,
+        runs: RunHub | None = None,
         session_idle_s: float = SESSION_IDLE_S,
         question_wait_s: float = QUESTION_WAIT_S,
     ) -> None:
         """Take the hub, and what puts calls to agents that are no MCP servers.
 
         `state_key` (32 bytes or more) seals what modern clients keep between the rounds of a question; replicas share
-        one. `security` checks Host and Origin once more, for a face that stands alone.
+        one. With `runs`, the hub supplies the Tasks extension to agents that are no MCP servers. `security` checks Host
+        and Origin once more, for a face that stands alone.
         """
         self._hub = hub
         self._calls = calls
         self._state_key = state_key or secrets.token_bytes(32)
         self._security = security
+        self._runs = runs
         self._session_idle_s = session_idle_s
         self._question_wait_s = question_wait_s
         self._served: dict[tuple[str, str], _Served] = {}
@@ -132,7 +136,9 @@ class McpAgentFace:
     def _front(self, agent: Agent, tasks: anyio.abc.TaskGroup) -> "Relay | AgentTools":
         if agent.adapter == RELAYED:
             return Relay(self._hub, agent, tasks)
-        return AgentTools(self._calls, agent, state_key=self._state_key, question_wait_s=self._question_wait_s)
+        return AgentTools(
+            self._calls, agent, state_key=self._state_key, question_wait_s=self._question_wait_s, runs=self._runs
+        )
 
     def _manager(self, front: "Relay | AgentTools") -> StreamableHTTPSessionManager:
         return StreamableHTTPSessionManager(

@@ -20,7 +20,10 @@ from interhub.registry import Agent
 from .agent_wire import OURS, Context, said
 from .calls import DirectCalls
 from .content import SKILL_OUTPUT_SCHEMA, error_result, skill_result, tool_result
+from .long_calls import SKILL, TOOL, LongCalls, show_skill, show_tool
 from .server import ChangingServer
+from .tasks import RunHub, RunTasks
+from .tools import Result
 from .turn import Turn, principal_of
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
@@ -32,8 +35,12 @@ log = structlog.get_logger()
 class AgentTools:
     """An agent as an MCP server of the SDK."""
 
-    def __init__(self, calls: DirectCalls, agent: Agent, *, state_key: bytes, question_wait_s: float) -> None:
-        self._calls = calls
+    def __init__(
+        self, calls: DirectCalls, agent: Agent, *, state_key: bytes, question_wait_s: float, runs: RunHub | None = None
+    ) -> None:
+        """Take what puts calls to the agent; with `runs`, those that take long are tasks."""
+        tasks = RunTasks(runs, {SKILL: show_skill, TOOL: show_tool}, agent_id=agent.id) if runs is not None else None
+        self._calls = LongCalls(calls, tasks)
         self._question_wait_s = question_wait_s
         self._bus = InMemorySubscriptionBus()
         self._sessions: dict[int, Callable[[], Any]] = {}
@@ -42,6 +49,7 @@ class AgentTools:
         self._checks: dict[str, ArgumentCheck] = {}
         self._definitions: list[types.Tool] = []
         self._list()
+        listen = ListenHandler(self._bus)
         self.server = ChangingServer(
             agent.id,
             version=agent.card.version,
@@ -49,10 +57,13 @@ class AgentTools:
             description=agent.card.description or None,
             instructions=agent.card.instructions or agent.card.description or None,
             on_list_tools=self._list_tools,
-            on_call_tool=self._call_tool,
-            on_subscriptions_listen=ListenHandler(self._bus),
+            on_subscriptions_listen=tasks.listening(listen) if tasks is not None else listen,
             get_tool_input_schema=self._input_schema,
         )
+        # Not by the constructor, whose type knows no results of extensions.
+        self.server.add_request_handler("tools/call", types.CallToolRequestParams, self._call_tool)
+        if tasks is not None:
+            tasks.serve(self.server)
         self.server.add_notification_handler("notifications/initialized", types.NotificationParams, self._greeted)
         # Bound to the principal here: the SDK's own way looks for a token that only its own middleware sets.
         security = RequestStateSecurity(keys=[state_key], bind_principal=_principal_key)
@@ -86,9 +97,7 @@ class AgentTools:
     async def _list_tools(self, ctx: Context, params: types.PaginatedRequestParams | None) -> types.ListToolsResult:
         return types.ListToolsResult(tools=self._definitions, ttl_ms=5000, cache_scope="private")
 
-    async def _call_tool(
-        self, ctx: Context, params: types.CallToolRequestParams
-    ) -> types.CallToolResult | types.InputRequiredResult:
+    async def _call_tool(self, ctx: Context, params: types.CallToolRequestParams) -> Result:
         capability = self._tools.get(params.name)
         if capability is None:
             raise MCPError(types.INVALID_PARAMS, f"agent {self.agent.id} has no tool {params.name!r}")
@@ -97,7 +106,8 @@ class AgentTools:
             return error_result(problems)
         turn = Turn(ctx, params, question_wait_s=self._question_wait_s)
         try:
-            outcome = await self._calls.call(turn, self.agent.id, capability.name, arguments, kind=capability.kind)
+            view = SKILL if capability.kind is Kind.SKILL else TOOL
+            outcome = await self._calls.call(ctx, turn, self.agent, capability, arguments, view=view)
         except RemoteRefused as refused:
             return error_result(str(refused), refused.parts)
         except (AdapterError, HubError) as error:

@@ -1,12 +1,13 @@
 """The direct path from MCP: one capability used now, its progress relayed, its questions put to the caller."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import cast
 from uuid import uuid4
 
 import mcp_types as types
 
-from interhub.adapters import Completed, InputRequired, RemoteRefused, Resume
+from interhub.adapters import Completed, DataPart, InputRequired, Part, RemoteRefused, Resume, TextPart
+from interhub.adapters.content import part_to_json, parts_from_json
 from interhub.agent_cards import Json, JsonObject, Kind
 from interhub.hub.service import Hub
 
@@ -16,6 +17,7 @@ from .turn import Turn
 MAX_ROUNDS = 20
 """Most questions that one call may ask one after the other."""
 _KEY = "question"
+"""Of the form of an agent that asks one thing; several have keys of their own."""
 
 
 class Unanswerable(RemoteRefused):
@@ -46,7 +48,7 @@ class DirectCalls:
             Unanswerable: the agent asks something and the client cannot be asked.
             AdapterError: the agent failed.
         """
-        resume, again = _resume(turn)
+        resume, again = resume_of(turn)
         if again is not None:
             return again
         key = str(turn.state.get("key") or uuid4())
@@ -65,57 +67,95 @@ class DirectCalls:
             )
             if isinstance(outcome, Completed):
                 return outcome
-            form = _form(turn, agent_id, outcome)
+            forms = _forms(turn, agent_id, outcome)
             match turn.client.asking:
                 case Asking.NEVER:
                     raise Unanswerable(agent_id, question_text(outcome.question))
                 case Asking.RETRY:
-                    return turn.ask_by_retry({_KEY: form}, _keep(key, outcome.state, form))
+                    kept = {name: _form_to_json(form) for name, form in forms.items()}
+                    return turn.ask_by_retry(forms, {"key": key, "state": outcome.state, "forms": kept, "given": {}})
                 case Asking.REQUEST:
-                    resume = await _ask(turn, form, outcome)
+                    given = {name: await _ask(turn, form) for name, form in forms.items()}
+                    resume = _resume(given, outcome.state)
         raise RemoteRefused(agent_id, f"it asked more than {MAX_ROUNDS} questions in one call")
 
 
-def _form(turn: Turn, agent_id: str, outcome: InputRequired) -> Form:
-    return form_of(outcome.question, outcome.schema, asker=agent_id, auth=outcome.auth, client=turn.client)
+def resume_of(turn: Turn) -> tuple[Resume | None, types.InputRequiredResult | None]:
+    """Read the answers of a retried call. What cannot be read, or was not given, is asked again; neither at first."""
+    kept, given = turn.state.get("forms"), turn.state.get("given")
+    if not isinstance(kept, Mapping) or not isinstance(given, Mapping):
+        return None, None
+    answers: dict[str, Sequence[Json] | None] = dict(cast("Mapping[str, Sequence[Json] | None]", given))
+    missing: dict[str, Form] = {}
+    for key, shaped in kept.items():
+        if key in answers:
+            continue
+        form = _form_from_json(cast("JsonObject", shaped))
+        result = turn.answers.get(key)
+        if result is None:
+            missing[key] = form
+            continue
+        try:
+            accepted = result.action == "accept"
+            answers[key] = [part_to_json(part) for part in form.read(result.content)] if accepted else None
+        except AnswerUnreadable as error:
+            missing[key] = form.noted(str(error))
+    if missing:
+        return None, turn.ask_by_retry(missing, {**turn.state, "given": answers})
+    read = {key: None if parts is None else parts_from_json(parts) for key, parts in answers.items()}
+    return _resume(read, turn.state.get("state")), None
 
 
-async def _ask(turn: Turn, form: Form, outcome: InputRequired) -> Resume:
+def _resume(given: Mapping[str, tuple[Part, ...] | None], state: Json) -> Resume:
+    """Put answers together as the agent is given them: None is a declined one."""
+    if set(given) == {_KEY}:
+        return Resume(answer=given[_KEY] or (), state=state, accepted=given[_KEY] is not None)
+    if all(parts is None for parts in given.values()):
+        return Resume(answer=(), state=state, accepted=False)
+    fields: dict[str, Json] = {key: None if parts is None else _value(parts) for key, parts in given.items()}
+    return Resume(answer=(DataPart(data=fields),), state=state)
+
+
+def _value(parts: Sequence[Part]) -> Json:
+    for part in parts:
+        if isinstance(part, DataPart):
+            return part.data
+        if isinstance(part, TextPart):
+            return part.text
+    return {}
+
+
+def _forms(turn: Turn, agent_id: str, outcome: InputRequired) -> dict[str, Form]:
+    if not outcome.requests:
+        form = form_of(outcome.question, outcome.schema, asker=agent_id, auth=outcome.auth, client=turn.client)
+        return {_KEY: form}
+    return {
+        request.key: form_of(request.question, request.schema, asker=agent_id, auth=request.auth, client=turn.client)
+        for request in outcome.requests
+    }
+
+
+async def _ask(turn: Turn, form: Form) -> tuple[Part, ...] | None:
     note = ""
     for _ in range(MAX_ROUNDS):
         result = await turn.ask(form.noted(note), elicitation_id=str(uuid4()))
         if result is None or result.action != "accept":
             break
         try:
-            return Resume(answer=form.read(result.content), state=outcome.state)
+            return form.read(result.content)
         except AnswerUnreadable as error:
             note = str(error)
-    return Resume(answer=(), state=outcome.state, accepted=False)
+    return None
 
 
-def _keep(key: str, state: Json, form: Form) -> JsonObject:
-    kept: JsonObject = {"message": form.message, "shape": form.shape.value, "schema": form.schema, "url": form.url}
-    return {"key": key, "state": state, "form": kept}
+def _form_to_json(form: Form) -> JsonObject:
+    return {"message": form.message, "shape": form.shape.value, "schema": form.schema, "url": form.url}
 
 
-def _resume(turn: Turn) -> tuple[Resume | None, types.InputRequiredResult | None]:
-    """Read the answer of a retried call; what cannot be read, or was not given, is asked again."""
-    kept = turn.state.get("form")
-    if not isinstance(kept, Mapping):
-        return None, None
-    form = Form(
-        message=str(kept["message"]),
-        shape=Shape(str(kept["shape"])),
-        schema=dict(cast("JsonObject", kept["schema"])),
-        url=str(kept["url"]),
+def _form_from_json(shaped: JsonObject) -> Form:
+    return Form(
+        message=str(shaped["message"]),
+        shape=Shape(str(shaped["shape"])),
+        schema=dict(cast("JsonObject", shaped["schema"])),
+        url=str(shaped["url"]),
     )
-    state = turn.state.get("state")
-    result = turn.answers.get(_KEY)
-    if result is None:
-        return None, turn.ask_by_retry({_KEY: form}, turn.state)
-    if result.action != "accept":
-        return Resume(answer=(), state=state, accepted=False), None
-    try:
-        return Resume(answer=form.read(result.content), state=state), None
-    except AnswerUnreadable as error:
-        return None, turn.ask_by_retry({_KEY: form.noted(str(error))}, turn.state)

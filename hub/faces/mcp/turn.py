@@ -37,10 +37,12 @@ def principal_of(ctx: Context) -> Principal:
 
 
 def profile_of(ctx: Context) -> Profile:
-    """Return the profile that a request chose, or that its caller gets without choosing."""
+    """Return the profile that a request chose, or that its caller gets without choosing; at one agent, all of it."""
     request = ctx.request
     assert isinstance(request, Request), "asked of requests that came over HTTP"
-    return cast(Profile, request.state.profile)  # pyright: ignore[reportUnknownMemberType]  # untyped
+    state = cast("Mapping[str, object]", request.scope["state"])
+    profile = state.get("profile")
+    return profile if isinstance(profile, Profile) else Profile()
 
 
 class Turn:
