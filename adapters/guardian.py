@@ -61,6 +61,14 @@ class Guardian:
             self._groups.discard(group)
             self._tell(f"-{group}\n")
 
+    def close(self) -> None:
+        """Have what is still watched ended now, as when this process ends."""
+        with self._lock:
+            if self._pipe >= 0:
+                os.close(self._pipe)
+            self._pipe = -1
+            self._groups.clear()
+
     def _tell(self, line: str) -> None:
         if self._pipe >= 0:
             try:

@@ -33,6 +33,10 @@ MAX_SCHEMA_BYTES = 256 * 1024
 """A larger schema of a stranger's is not used: checking the schema itself would take seconds."""
 MAX_REFERENCES = 20_000
 """References that one check follows. A few nested ones stand for billions of steps."""
+MAX_STEPS = 200_000
+"""Parts of a value that one check looks at, each as often as the schema does: about a second."""
+MAX_PATTERN = 2_000
+"""Characters of a regular expression that is run; a longer one is left to the agent."""
 
 log = structlog.get_logger()
 
@@ -41,12 +45,21 @@ _best_match = cast("Callable[[Iterator[ValidationError]], ValidationError | None
 _extend = cast("Callable[[type[Validator], Mapping[str, object]], type[Validator]]", extend)  # pyright: ignore[reportUnknownVariableType]
 
 
+_MOST_WEIGHED = 1000
+"""Problems that are compared to find the worst."""
+_STEPPING = (
+    *("properties", "additionalProperties", "patternProperties", "propertyNames", "required", "dependentSchemas"),
+    *("items", "prefixItems", "additionalItems", "contains", "uniqueItems", "unevaluatedItems", "enum", "const"),
+    *("allOf", "anyOf", "oneOf", "not", "if"),
+)
+"""Keywords whose cost grows with the value, or that multiply one another's."""
 _UNUSABLE = (
     *(Unresolvable, UnknownType, RecursionError, ArithmeticError),
     *(AttributeError, LookupError, TypeError, ValueError, re.error),
 )
 """What jsonschema raises over a schema that its metaschema should have refused, or that refers to nothing."""
-_references_left: ContextVar[list[int]] = ContextVar("schema_references_left")
+_left: ContextVar[list[int]] = ContextVar("schema_check_left")
+"""References, and steps, that the check may still take."""
 
 
 class ArgumentCheck:
@@ -63,17 +76,17 @@ class ArgumentCheck:
             return
         self._validator = _compiled(_kind(schema, trusted=trusted), schema)
 
-    def problem(self, arguments: JsonObject) -> str:
+    def problem(self, arguments: Json, *, root: str = "arguments") -> str:
         """Return what is most wrong with the arguments, after its place; empty when nothing is."""
-        error = _best_match(iter(self._errors(arguments, limit=None)))
-        return "" if error is None else f"{_place(error) or 'arguments'}: {_words(error)}"
+        error = _best_match(iter(self._errors(arguments, limit=_MOST_WEIGHED)))
+        return "" if error is None else f"{_place(error) or root}: {_words(error)}"
 
     def problems(self, arguments: JsonObject) -> str:
         """Return what is wrong, each after its place, one to a line; empty when nothing is."""
         found = self._errors(arguments, limit=MAX_SHOWN)
         return "\n".join(f"{_place(error, root='arguments')}: {_words(error)}" for error in found)
 
-    def _errors(self, arguments: JsonObject, *, limit: int | None) -> list[ValidationError]:
+    def _errors(self, arguments: Json, *, limit: int | None) -> list[ValidationError]:
         if self._validator is None:
             return []
         try:
@@ -81,6 +94,20 @@ class ArgumentCheck:
         except _UNUSABLE as error:
             log.warning("tool_schema_unusable", tool=self._label, why=f"{type(error).__name__}: {error}"[:MAX_WORDS])
             return []
+
+
+class ResultCheck:
+    """Checks an agent's structured results against the schema that it promised; one that cannot be used lets all pass.
+
+    What the schema is, and what checking costs, is bounded as for arguments.
+    """
+
+    def __init__(self, schema: JsonObject, *, label: str) -> None:
+        self._check = ArgumentCheck(schema, label=label)
+
+    def problem(self, result: Json) -> str:
+        """Return what is most wrong with a result, after its place; empty when nothing is."""
+        return self._check.problem(result, root="result")
 
 
 def problems_of(value: Json, schema: JsonObject, *, trusted: bool = False) -> tuple[str, ...]:
@@ -113,11 +140,11 @@ def schema_problem(schema: JsonObject) -> str:
 
 
 def _found(validator: Validator, value: Json, *, limit: int | None) -> list[ValidationError]:
-    token = _references_left.set([MAX_REFERENCES])
+    token = _left.set([MAX_REFERENCES, MAX_STEPS])
     try:
         return list(islice(validator.iter_errors(value), limit))
     finally:
-        _references_left.reset(token)
+        _left.reset(token)
 
 
 def _kind(schema: Mapping[str, Any], *, trusted: bool) -> type[Validator]:
@@ -142,12 +169,16 @@ def _bounded(kind: type[Validator]) -> type[Validator]:
         "unevaluatedProperties": _left_to_the_agent,  # runs the patterns of everything below it
         **{name: _counted(known[name]) for name in ("$ref", "$dynamicRef", "$recursiveRef") if name in known},
     }
+    for name in _STEPPING:
+        step = ours.get(name, known.get(name))
+        if step is not None:
+            ours[name] = _stepping(cast("Callable[..., Iterator[ValidationError]]", step))
     return _extend(kind, ours)
 
 
 def _counted(follow: Callable[..., Iterator[ValidationError]]) -> object:
     def counted(validator: Any, reference: Any, instance: Any, schema: Any) -> Iterator[ValidationError]:
-        left = _references_left.get(None)
+        left = _left.get(None)
         if left is not None:
             left[0] -= 1
             if left[0] < 0:
@@ -155,6 +186,19 @@ def _counted(follow: Callable[..., Iterator[ValidationError]]) -> object:
         yield from follow(validator, reference, instance, schema)
 
     return counted
+
+
+def _stepping(follow: Callable[..., Iterator[ValidationError]]) -> object:
+    def stepping(validator: Any, keyword: Any, instance: Any, schema: Any) -> Iterator[ValidationError]:
+        left = _left.get(None)
+        if left is not None:
+            size = len(cast("list[object]", instance)) if isinstance(instance, list | dict) else 0
+            left[1] -= 1 + size + (len(cast("list[object]", keyword)) if isinstance(keyword, list | dict) else 0)
+            if left[1] < 0:
+                raise ValueError(f"checking one value by it takes more than {MAX_STEPS} steps")
+        yield from follow(validator, keyword, instance, schema)
+
+    return stepping
 
 
 def _pattern(validator: Any, pattern: Any, instance: Any, schema: Any) -> Iterator[ValidationError]:
@@ -207,6 +251,8 @@ def _matches(pattern: object, text: str) -> bool | None:
 
 @lru_cache(maxsize=256)
 def _matcher(pattern: str) -> SchemaValidator | None:
+    if len(pattern) > MAX_PATTERN:
+        return None
     # Rust's engine takes linear time. It has no lookaround and no backreferences, and refuses what compiles to much.
     try:
         return SchemaValidator(core_schema.str_schema(pattern=pattern, regex_engine="rust-regex"))

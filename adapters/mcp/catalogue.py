@@ -3,18 +3,24 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
+import anyio
+import orjson
 import structlog
 from mcp import MCPError
 from mcp.shared.uri_template import InvalidUriTemplate, UriTemplate
 from mcp_types import METHOD_NOT_FOUND, SERVER_INFO_META_KEY
 
-from interhub.adapters.errors import ProtocolViolation, RemoteRefused
+from interhub.adapters.errors import ProtocolViolation, RemoteRefused, RemoteTimeout
 from interhub.agent_cards import AgentCard, Capability, Endpoint, Json, JsonObject, Kind
 
 from .session import McpSession
 
 MAX_PAGES = 200
 MAX_ITEMS = 20_000
+MAX_BYTES = 16 * 1024 * 1024
+"""Most that all lists of one server may hold together, as JSON."""
+MAX_PAGED_S = 60.0
+"""How long all pages together may take, over what one may: a server that always has one more is given up."""
 
 log = structlog.get_logger()
 
@@ -23,20 +29,28 @@ async def read_card(session: McpSession, endpoint: Endpoint, label: str, *, time
     """List everything and return the card. Every page may take `timeout_s`.
 
     Raises:
-        ProtocolViolation: a list is not one, has no end, or an item has no name.
+        ProtocolViolation: a list is not one, has no end or too much in it, or an item has no name.
         AdapterError: the server could not be asked.
     """
+    whole_s = timeout_s + MAX_PAGED_S
+    with anyio.move_on_after(whole_s):
+        return await _read_card(session, endpoint, label, timeout_s=timeout_s)
+    raise RemoteTimeout(label, whole_s)
+
+
+async def _read_card(session: McpSession, endpoint: Endpoint, label: str, *, timeout_s: float) -> AgentCard:
     offered = session.capabilities
     found: list[Capability] = []
+    room = _Room(label)
     if "tools" in offered:
-        found += [_tool(item, label) for item in await _list(session, "tools/list", "tools", label, timeout_s)]
+        found += [_tool(item, label) for item in await _list(session, "tools/list", "tools", room, timeout_s)]
     if "prompts" in offered:
-        found += [_prompt(item, label) for item in await _list(session, "prompts/list", "prompts", label, timeout_s)]
+        found += [_prompt(item, label) for item in await _list(session, "prompts/list", "prompts", room, timeout_s)]
     if "resources" in offered:
         found += [
-            _resource(item, label) for item in await _list(session, "resources/list", "resources", label, timeout_s)
+            _resource(item, label) for item in await _list(session, "resources/list", "resources", room, timeout_s)
         ]
-        templates = await _list(session, "resources/templates/list", "resourceTemplates", label, timeout_s)
+        templates = await _list(session, "resources/templates/list", "resourceTemplates", room, timeout_s)
         found += [_template(item, label) for item in templates]
     info = server_info(session.server)
     icons = info.get("icons")
@@ -63,7 +77,26 @@ def server_info(answer: JsonObject) -> JsonObject:
     return info if isinstance(info, Mapping) else {}
 
 
-async def _list(session: McpSession, method: str, key: str, label: str, timeout_s: float) -> list[dict[str, Any]]:
+class _Room:
+    """How much a server's lists may still hold."""
+
+    def __init__(self, label: str) -> None:
+        self.label = label
+        self._left = MAX_BYTES
+
+    def take(self, items: list[object]) -> None:
+        """Count a page in.
+
+        Raises:
+            ProtocolViolation: it is too much.
+        """
+        self._left -= len(orjson.dumps(items))
+        if self._left < 0:
+            raise ProtocolViolation(self.label, f"its lists hold more than {MAX_BYTES // 1024 // 1024} MiB")
+
+
+async def _list(session: McpSession, method: str, key: str, room: "_Room", timeout_s: float) -> list[dict[str, Any]]:
+    label = room.label
     items: list[dict[str, Any]] = []
     cursor: str | None = None
     seen: set[str] = set()
@@ -81,6 +114,7 @@ async def _list(session: McpSession, method: str, key: str, label: str, timeout_
             if not isinstance(item, dict):
                 raise ProtocolViolation(label, f"its {key} hold {type(item).__name__} where a definition is expected")
             items.append(cast("dict[str, Any]", item))
+        room.take(cast("list[object]", listed))
         cursor = page.get("nextCursor")
         if not isinstance(cursor, str):
             return items

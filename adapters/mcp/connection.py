@@ -13,7 +13,7 @@ from mcp.shared.inbound import mcp_param_headers, x_mcp_header_map
 from mcp.shared.uri_template import InvalidUriTemplate, UriTemplate
 from mcp_types import INVALID_PARAMS, LOG_LEVEL_META_KEY, METHOD_NOT_FOUND, URL_ELICITATION_REQUIRED
 
-from interhub.adapters.base import Call, Outcome, Report, Resume
+from interhub.adapters.base import Call, Completed, Outcome, Report, Resume
 from interhub.adapters.condition import Condition
 from interhub.adapters.errors import (
     AdapterError,
@@ -22,7 +22,7 @@ from interhub.adapters.errors import (
     RemoteTimeout,
     RemoteUnavailable,
 )
-from interhub.adapters.schemas import ArgumentCheck
+from interhub.adapters.schemas import ArgumentCheck, ResultCheck
 from interhub.agent_cards import AgentCard, Capability, Json, JsonObject, Kind
 
 from .content import ELICIT, completed, elicit_results, question, update_of, url_elicitations
@@ -73,6 +73,7 @@ class McpConnection:
         self._watchers: list[Callable[[str, JsonObject], None]] = []
         self._waiting: dict[str, OpenRequest] = {}
         self._checks: dict[tuple[Kind, str], ArgumentCheck] = {}
+        self._result_checks: dict[str, ResultCheck] = {}
         self._upstream = Upstream(self._open, label=target.label)
         tasks.start_soon(self._upstream.run, name=f"owner of the session to {target.label}")
 
@@ -124,7 +125,9 @@ class McpConnection:
             result = reply.result
             kind = result.get("resultType", "complete")
             if kind == "complete":
-                return completed(result, self._label)
+                done = completed(result, self._label)
+                self._check_result(done, capability)
+                return done
             if kind != "input_required":
                 raise ProtocolViolation(
                     self._label, f"it answered with a result of type {kind!r}, which nobody asked for"
@@ -210,6 +213,26 @@ class McpConnection:
             raise RemoteRefused(
                 self._label, f"{capability.name} does not take these arguments: {wrong}", (), INVALID_PARAMS
             )
+
+    def _check_result(self, done: Completed, capability: Capability | None) -> None:
+        """Hold a tool's structured result against what it promised (MCP 2026-07-28, server/tools, output schema).
+
+        Raises:
+            ProtocolViolation: it does not fit, or there is none.
+        """
+        if capability is None or capability.kind is not Kind.TOOL or capability.output_schema is None:
+            return
+        check = self._result_checks.get(capability.name)
+        if check is None:
+            label = f"{self._label}: result of {capability.name}"
+            check = self._result_checks[capability.name] = ResultCheck(capability.output_schema, label=label)
+        if done.raw is None or "structuredContent" not in done.raw:
+            wrong = "it has no structured content"
+        else:
+            wrong = check.problem(done.structured)
+        if wrong:
+            what = f"the result of {capability.name} does not fit the output schema that it promises: {wrong}"
+            raise ProtocolViolation(self._label, what)
 
     async def _with_log_level(self, params: Mapping[str, Json]) -> dict[str, Json]:
         """Ask for the server's log, which 2026-07-28 sends only to those who ask."""
