@@ -1,15 +1,17 @@
 """The direct path: principal, policy, budget, pooled connection, audit. Every call to any agent passes here once."""
 
-from collections.abc import Callable, Mapping
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Callable, Generator, Mapping
+from contextlib import AbstractAsyncContextManager, contextmanager
+from contextvars import ContextVar
 from dataclasses import replace
 from datetime import UTC, datetime
 from time import perf_counter
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import anyio
 import structlog
 from opentelemetry import propagate, trace
+from opentelemetry.context import Context
 
 from interhub.adapters import (
     Adapter,
@@ -22,7 +24,7 @@ from interhub.adapters import (
     Principal,
     Report,
 )
-from interhub.adapters.pool import PoolKey
+from interhub.adapters.pool import Held, PoolKey
 from interhub.registry import Agent
 
 from .audit import AuditLog, AuditRecord
@@ -33,11 +35,67 @@ log = structlog.get_logger()
 tracer = trace.get_tracer("interhub")
 
 
+_began: ContextVar[float | None] = ContextVar("call_began", default=None)
+
+
+def began() -> float:
+    """Return when the call of this context began, as a `perf_counter()`: now, unless it was handed on on the way."""
+    return _began.get() or perf_counter()
+
+
+Record: TypeAlias = Callable[[Agent, Call, str, float], None]
+"""Takes how a call ended, and when it began as a `perf_counter()`."""
+
+
+class Pass:
+    """A call that has been let through, and is carried by a face that speaks the agent's protocol itself.
+
+    Ends with `end` or `hand_on`, once.
+    """
+
+    __slots__ = ("_agent", "_call", "_record", "_span", "_started", "trace")
+
+    def __init__(self, agent: Agent, call: Call, record: Record, parent: Context | None) -> None:
+        self._agent = agent
+        self._call = call
+        self._record = record
+        self._started = perf_counter()
+        self._span = tracer.start_span(
+            f"execute_tool {agent.id}/{call.capability}",
+            context=parent,
+            kind=trace.SpanKind.CLIENT,
+            attributes=_attributes(agent, call),
+        )
+        self.trace: dict[str, str] = {}
+        """W3C trace context to send along."""
+        if self._span.get_span_context().is_valid:
+            propagate.inject(self.trace, trace.set_span_in_context(self._span))
+
+    def end(self, outcome: str) -> None:
+        """Record how it ended."""
+        self._span.end()
+        self._record(self._agent, self._call, outcome, self._started)
+
+    @contextmanager
+    def hand_on(self) -> Generator[None]:
+        """Leave the record to whoever carries the call to its end inside the block."""
+        self._span.end()
+        token = _began.set(self._started)
+        try:
+            yield
+        finally:
+            _began.reset(token)
+
+
 class Pool(Protocol):
     """What the dispatcher needs of a connection pool (`interhub.adapters.pool.ConnectionPool`)."""
 
     async def get(self, key: PoolKey, opener: Callable[[], AbstractAsyncContextManager[Connection]]) -> Connection:
         """Return the open connection of that key, opening it when there is none."""
+        ...
+
+    def hold(self, key: PoolKey) -> Held | None:
+        """Hold the open connection of that key until it is released; None where none is open now."""
         ...
 
 
@@ -113,14 +171,33 @@ class Dispatcher:
             RemoteUnavailable: it could not be reached.
         """
         adapter = self.adapter(agent.adapter)
-        # Until agents have credentials per user, the credential is the agent's own and its tenant shares it.
-        key = PoolKey(credential=agent.tenant, agent=f"{agent.tenant}/{agent.id}")
         try:
-            return await self._pool.get(key, lambda: adapter.connect(agent.endpoint, card=agent.card, label=agent.id))
+            return await self._pool.get(
+                _key(agent), lambda: adapter.connect(agent.endpoint, card=agent.card, label=agent.id)
+            )
         except AdapterError as error:
             if self._witness is not None:
                 self._witness.failed(agent, error)
             raise
+
+    def hold(self, agent: Agent) -> Held | None:
+        """Hold the open connection to an agent until it is released; None where none is open now."""
+        return self._pool.hold(_key(agent))
+
+    def let_through(self, agent: Agent, call: Call, *, parent: Context | None = None) -> Pass | None:
+        """Let a call through that may go ahead at once; None where budget or policy have something to say about it.
+
+        What they say is for `call` or `admit`, which record it. `parent` is the trace that the call belongs to, where
+        that is not the current one.
+        """
+        if call.budget.depth < 0 or not isinstance(self._policy.decide(agent, call), Allow):
+            return None
+        return Pass(agent, call, self._ended, parent)
+
+    def _ended(self, agent: Agent, call: Call, outcome: str, started: float) -> None:
+        if self._witness is not None and outcome != "canceled":
+            self._witness.succeeded(agent)
+        self.record(agent, call, decision="allow", outcome=outcome, started=started)
 
     async def call(self, agent: Agent, call: Call, report: Report, *, admitted: bool = False) -> Outcome:
         """Carry one call to an agent and return how it ended.
@@ -136,16 +213,12 @@ class Dispatcher:
             raise BudgetExceeded("levels of delegation", 0)
         if not admitted:
             self.admit(agent, call)
-        started = perf_counter()
+        started = began()
         outcome = "failed"
         with tracer.start_as_current_span(
             f"execute_tool {agent.id}/{call.capability}" if call.capability else f"invoke_agent {agent.id}",
             kind=trace.SpanKind.CLIENT,
-            attributes={
-                "gen_ai.operation.name": "execute_tool" if call.capability else "invoke_agent",
-                "gen_ai.agent.name": agent.id,
-                "gen_ai.tool.name": call.capability,
-            },
+            attributes=_attributes(agent, call),
         ):
             try:
                 carrier: dict[str, str] = {}
@@ -183,3 +256,16 @@ class Dispatcher:
                 detail={"key": call.idempotency_key},
             )
         )
+
+
+def _key(agent: Agent) -> PoolKey:
+    # Until agents have credentials per user, the credential is the agent's own and its tenant shares it.
+    return PoolKey(credential=agent.tenant, agent=f"{agent.tenant}/{agent.id}")
+
+
+def _attributes(agent: Agent, call: Call) -> dict[str, str]:
+    return {
+        "gen_ai.operation.name": "execute_tool" if call.capability else "invoke_agent",
+        "gen_ai.agent.name": agent.id,
+        "gen_ai.tool.name": call.capability,
+    }

@@ -7,6 +7,7 @@ from difflib import get_close_matches
 from uuid import uuid4
 
 import structlog
+from opentelemetry.context import Context
 
 from interhub.adapters import (
     AdapterError,
@@ -21,15 +22,18 @@ from interhub.adapters import (
     TextPart,
     ignore,
 )
+from interhub.adapters.pool import Held
 from interhub.agent_cards import Capability, JsonObject, Kind
 from interhub.registry import Agent, AgentExists, Registry
 from interhub.registry.search import Index, Match
 
 from .audit import AuditLog, AuditRecord
+from .bus import Bus, NoBus
 from .discovery import Discovery, FromDocument, Source
-from .dispatch import Dispatcher
+from .dispatch import Dispatcher, Pass
 from .errors import BadRequest, CapabilityNotFound, shown
-from .supervisor.run import Answer, Assignment, Event, Run, RunState
+from .roster import Roster
+from .supervisor.run import Answer, Assignment, Event, Run, RunFilter, RunPage, RunState
 from .supervisor.supervisor import Supervisor
 
 log = structlog.get_logger()
@@ -46,6 +50,8 @@ class HubInfo:
     """Where callers reach it, without a trailing slash."""
     version: str
     name: str = "interhub"
+    grpc: str = ""
+    """Where callers reach it over gRPC, `host:port`; empty where they cannot."""
 
 
 class Hub:
@@ -61,8 +67,10 @@ class Hub:
         dispatcher: Dispatcher,
         supervisor: Supervisor,
         audit: AuditLog,
-        forget: Callable[[Agent], None] = lambda agent: None,
+        forget: Callable[[str, str], None] = lambda tenant, agent_id: None,
+        bus: Bus | None = None,
     ) -> None:
+        """`forget` closes what is open to an agent (tenant, id). `bus` joins the replicas of one database."""
         self.info = info
         self._registry = registry
         self._index = index
@@ -70,8 +78,7 @@ class Hub:
         self._dispatcher = dispatcher
         self._supervisor = supervisor
         self._audit = audit
-        self._forget = forget
-        self._listeners: set[Callable[[str], None]] = set()
+        self._roster = Roster(registry=registry, index=index, bus=bus or NoBus(), forget=forget)
 
     # Agents
 
@@ -88,9 +95,8 @@ class Hub:
             raise AgentExists(agent_id)
         agent = await self._discovery.look(source, tenant=principal.tenant, agent_id=agent_id)
         await self._registry.add(agent)
-        self._index.put(agent)
         self._note(principal, "agent_add", agent.id, detail={"adapter": agent.adapter, "digest": agent.digest})
-        self._changed(agent.tenant)
+        await self._roster.changed(agent)
         return agent
 
     async def check_document(self, principal: Principal, source: FromDocument) -> Agent:
@@ -124,10 +130,9 @@ class Hub:
         agent = await self._discovery.look_again(known)
         await self._registry.replace(agent)
         if agent.digest != known.digest:
-            self._index.put(agent)
             self._note(principal, "agent_change", agent.id, detail={"from": known.digest, "to": agent.digest})
             log.info("agent_changed", agent=agent.id, tenant=agent.tenant, digest=agent.digest)
-            self._changed(agent.tenant)
+            await self._roster.changed(agent)
         return agent
 
     async def remove_agent(self, principal: Principal, agent_id: str) -> Agent:
@@ -137,25 +142,31 @@ class Hub:
             AgentNotFound: the caller's tenant has none of that id.
         """
         agent = await self._registry.remove(principal.tenant, agent_id)
-        self._index.remove(agent.tenant, agent.id)
-        self._forget(agent)
         self._note(principal, "agent_remove", agent.id)
-        self._changed(agent.tenant)
+        await self._roster.removed(agent)
         return agent
 
     async def find(
-        self, principal: Principal, need: str, *, limit: int = 5, agents: Collection[str] | None = None
+        self,
+        principal: Principal,
+        need: str,
+        *,
+        limit: int = 5,
+        agents: Collection[str] | None = None,
+        among: Callable[[str, Capability], bool] | None = None,
     ) -> tuple[Match, ...]:
-        """Return the capabilities that best meet a need, best first; none when nobody can."""
-        return self._index.search(need, tenant=principal.tenant, limit=limit, agents=agents)
+        """Return the capabilities that best meet a need, best first; none when nobody can.
+
+        `agents` and `among` (of agent id and capability) restrict who is considered.
+        """
+        return self._index.search(need, tenant=principal.tenant, limit=limit, agents=agents, among=among)
 
     def on_agents_changed(self, listener: Callable[[str], None]) -> Callable[[], None]:
         """Have a listener called with the tenant whenever its agents or their capabilities change.
 
         Called on the server's loop; it must not block. Returns a function that ends it.
         """
-        self._listeners.add(listener)
-        return lambda: self._listeners.discard(listener)
+        return self._roster.on_changed(listener)
 
     # The direct path
 
@@ -221,6 +232,14 @@ class Hub:
         """
         self._dispatcher.admit(agent, call)
 
+    def hold(self, agent: Agent) -> Held | None:
+        """Hold the open connection to an agent until it is released; None where none is open now."""
+        return self._dispatcher.hold(agent)
+
+    def let_through(self, agent: Agent, call: Call, *, parent: Context | None = None) -> Pass | None:
+        """Let a call through that a face carries itself; None where it is not simply allowed (see `admit`)."""
+        return self._dispatcher.let_through(agent, call, parent=parent)
+
     def record(self, agent: Agent, call: Call, *, outcome: str, started: float) -> None:
         """Append the audit record of one request of a relay; `started` is a `perf_counter()`."""
         self._dispatcher.record(agent, call, decision="allow", outcome=outcome, started=started)
@@ -265,6 +284,15 @@ class Hub:
         return await self._supervisor.list(
             principal, state=state, context_id=context_id or None, limit=limit, before=before or None
         )
+
+    async def page(
+        self, principal: Principal, wanted: RunFilter, *, after: tuple[datetime, str] | None = None, limit: int = 50
+    ) -> RunPage:
+        """Return the caller's runs that a filter wants, those that changed last first, and how many there are.
+
+        `after` is `updated_at` and `id` of the last run already seen.
+        """
+        return await self._supervisor.page(principal, wanted, after=after, limit=limit)
 
     async def events(
         self, principal: Principal, run_id: str, *, after: int = 0, limit: int = 1000
@@ -317,9 +345,8 @@ class Hub:
     # Inside
 
     async def load(self) -> None:
-        """Fill the search index from the registry: once, at start-up."""
-        for agent in await self._registry.all():
-            self._index.put(agent)
+        """Take up what the registry has: once, at start-up."""
+        await self._roster.load()
 
     async def note_change(self, tenant: str, agent_id: str) -> None:
         """Look again at an agent that says its capabilities changed; a failure is logged and what was known stays."""
@@ -327,10 +354,6 @@ class Hub:
             await self.refresh_agent(Principal(subject="interhub", tenant=tenant), agent_id)
         except AdapterError as failure:
             log.warning("agent_refresh_failed", agent=agent_id, tenant=tenant, error=str(failure))
-
-    def _changed(self, tenant: str) -> None:
-        for listener in tuple(self._listeners):
-            listener(tenant)
 
     def _note(self, principal: Principal, action: str, target: str, *, detail: JsonObject | None = None) -> None:
         self._audit.append(

@@ -25,7 +25,7 @@ from interhub.adapters.http1 import BrokenOff, Http1Pool, HttpFault, NotConnecte
 from interhub.agent_cards import Binding, Endpoint, JsonObject
 
 from .http import MAX_BODY_BYTES, SILENCE_S, Sink, fault_of, place
-from .relay import SessionGone
+from .relay import Begun, SessionGone
 
 RESUME_S = 1.0
 """How long after a stream broke off the rest of it is asked for, where the server does not say."""
@@ -175,8 +175,10 @@ class DirectExchange:
 
     def abandon(self) -> None:
         """Let go of it, unless somebody else has taken it over: the server sees the connection close."""
-        if not self._taken and self._response is not None:
-            self._response.abandon()
+        if not self._taken:
+            self._taken = True
+            if self._response is not None:
+                self._response.abandon()
 
     def take_over(self) -> bool:
         """Make it the caller's, who is to `finish` it; False when it is somebody's already, or best sent anew."""
@@ -402,11 +404,9 @@ _begun: ContextVar[DirectExchange | None] = ContextVar("mcp_begun", default=None
 
 
 @contextmanager
-def handing_over(exchange: DirectExchange | None) -> Generator[None]:
-    """Let the next request of the same method, in this context, take the exchange over; let go of it if none does."""
-    if exchange is None:
-        yield
-        return
+def handing_over(exchange: Begun) -> Generator[None]:
+    """Let the next request of the same method, in this context, take an exchange over; let go of it if none does."""
+    assert isinstance(exchange, DirectExchange), "what `McpSession.begin` returned"
     token = _begun.set(exchange)
     try:
         yield

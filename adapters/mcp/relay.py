@@ -6,7 +6,7 @@ The hub's own face for MCP agents uses this; it asks a connection with `isinstan
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias, runtime_checkable
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from interhub.adapters.base import Connection
 from interhub.adapters.errors import RemoteUnavailable
@@ -64,6 +64,11 @@ class RelaySession(Protocol):
         """What the server said in its handshake."""
         ...
 
+    @property
+    def direct(self) -> "Beginner":
+        """What requests go directly on."""
+        ...
+
     async def request(self, method: str, params: JsonObject, *, notify: Notify, ask: Ask) -> JsonObject:
         """Send a request on, and return its result as it came; what belongs to it is notified and asked meanwhile.
 
@@ -78,9 +83,66 @@ class RelaySession(Protocol):
         ...
 
 
+class Begun(Protocol):
+    """A request that is on its way directly. To be handed over (`direct.handing_over`), abandoned, or used up."""
+
+    @property
+    def result(self) -> dict[str, Any] | None:
+        """The result, once it has settled well."""
+        ...
+
+    @property
+    def error(self) -> Exception | None:
+        """What went wrong, once it has settled badly."""
+        ...
+
+    async def settled(self, patience_s: float) -> bool:
+        """Wait for the result or error; False when something else came first, or it takes longer."""
+        ...
+
+    def abandon(self) -> None:
+        """Let go of it, unless somebody else has taken it over."""
+        ...
+
+
+class Beginner(Protocol):
+    """A session on which requests can be begun directly, past the SDK."""
+
+    @property
+    def modern(self) -> bool:
+        """Whether it speaks 2026-07-28 or later."""
+        ...
+
+    @property
+    def capabilities(self) -> Mapping[str, Any]:
+        """What the server says it offers."""
+        ...
+
+    def begin(
+        self,
+        method: str,
+        params: dict[str, Any],
+        *,
+        headers: Mapping[str, str] | None = None,
+        trace: Mapping[str, str] | None = None,
+        repeatable: bool = False,
+    ) -> Begun | None:
+        """Send a request; None where there is no such way to this server, or not now.
+
+        `params` become the session's own. `trace` goes into headers and `_meta`. `repeatable`: the server may be given
+        it twice.
+        """
+        ...
+
+
 @runtime_checkable
 class McpRelay(Protocol):
     """A connection over which MCP can be relayed."""
+
+    @property
+    def current(self) -> Beginner | None:
+        """The shared session, if one is open now."""
+        ...
 
     async def facts(self) -> ServerFacts:
         """Return what the server said, connecting to it first if need be.

@@ -6,13 +6,15 @@ from datetime import UTC, datetime
 from typing import Any, cast
 
 from mcp.server.transport_security import TransportSecuritySettings
+from opentelemetry.context import Context
 from starlette.applications import Starlette
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from interhub.adapters import Adapter, Call, Connection, Outcome, Principal, Report
-from interhub.adapters.pool import ConnectionPool, PoolKey
+from interhub.adapters.pool import ConnectionPool, Held, PoolKey
 from interhub.agent_cards import AgentCard, Endpoint
+from interhub.hub.dispatch import Pass
 from interhub.hub.errors import NotAllowed
 from interhub.hub.faces.mcp import DirectCalls, McpAgentFace
 from interhub.hub.service import Hub
@@ -70,9 +72,11 @@ class SmallHub:
     async def connection(self, principal: Principal, agent_id: str) -> tuple[Agent, Connection]:
         agent = await self.agent(principal, agent_id)
         adapter = self._adapters[agent.adapter]
-        key = PoolKey(credential=principal.key, agent=agent.id)
         opener = lambda: adapter.connect(agent.endpoint, card=agent.card, label=agent.id)  # noqa: E731
-        return agent, await self._pool.get(key, opener)
+        return agent, await self._pool.get(self._key(agent), opener)
+
+    def _key(self, agent: Agent) -> PoolKey:
+        return PoolKey(credential=agent.tenant, agent=agent.id)
 
     async def call(
         self, principal: Principal, agent_id: str, capability: str, *, report: Report, **more: Any
@@ -81,6 +85,15 @@ class SmallHub:
         more["kind"] = more["kind"] or agent.card.capabilities[0].kind
         call = Call(capability=capability, principal=principal, **more)
         return await connection.call(call, report)
+
+    def hold(self, agent: Agent) -> Held | None:
+        return self._pool.hold(self._key(agent))
+
+    def let_through(self, agent: Agent, call: Call, *, parent: Context | None = None) -> Pass | None:
+        def ended(agent: Agent, call: Call, outcome: str, started: float) -> None:
+            self.record(agent, call, outcome=outcome, started=started)
+
+        return None if call.capability in self.denied else Pass(agent, call, ended, parent)
 
     def admit(self, agent: Agent, call: Call) -> None:
         if call.capability in self.denied:

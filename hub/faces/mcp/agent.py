@@ -22,12 +22,13 @@ from interhub.adapters import Principal
 from interhub.hub.faces.refusals import refusal
 from interhub.registry import Agent, AgentNotFound
 
+from .agent_direct import DirectRelay
 from .agent_hub import AgentHub
 from .agent_relay import Relay
 from .agent_tools import AgentTools
 from .agent_wire import OURS
 from .calls import DirectCalls
-from .entrance import McpEntrance, Shortcut
+from .entrance import McpEntrance
 from .tasks import RunHub
 
 RELAYED = "mcp"
@@ -72,8 +73,10 @@ class McpAgentFace:
         self._question_wait_s = question_wait_s
         self._served: dict[tuple[str, str], _Served] = {}
         self._tasks: anyio.abc.TaskGroup | None = None
-        shortcuts: dict[str, Shortcut] = {}
-        self._entrance = McpEntrance(self._long_way, shortcuts, max_body_bytes=_MAX_BODY_BYTES, security=security)
+        direct = DirectRelay(hub, self._relay_now, session_idle_s=session_idle_s)
+        self._entrance = McpEntrance(
+            self._long_way, direct.shortcuts(), max_body_bytes=_MAX_BODY_BYTES, security=security
+        )
 
     @asynccontextmanager
     async def running(self) -> AsyncGenerator[None]:
@@ -83,6 +86,8 @@ class McpAgentFace:
             tasks.start_soon(self._sweep)
 
             def changed(tenant: str) -> None:
+                for served in self._served.values():
+                    served.is_current = served.is_current and served.agent.tenant != tenant
                 tasks.start_soon(self._refresh, tenant)
 
             unlisten = self._hub.on_agents_changed(changed)
@@ -131,7 +136,16 @@ class McpAgentFace:
         await served.started.wait()
         if served.agent is not agent:
             await served.update(agent)
+        served.is_current = True
         return served
+
+    def _relay_now(self, tenant: str, agent_id: str) -> tuple[Relay, StreamableHTTPSessionManager] | None:
+        """Return what relays an agent, where it is up and knows the agent as it is now; used, if so."""
+        served = self._served.get((tenant, agent_id))
+        if served is None or not served.is_current or not isinstance(served.front, Relay):
+            return None
+        served.count(0)
+        return served.front, served.manager
 
     def _front(self, agent: Agent, tasks: anyio.abc.TaskGroup) -> "Relay | AgentTools":
         if agent.adapter == RELAYED:
@@ -180,8 +194,10 @@ class _Served:
         front: Relay | AgentTools,
         manager: "Callable[[Relay | AgentTools], StreamableHTTPSessionManager]",
     ) -> None:
-        self._front = front
+        self.front = front
         self.manager = manager(front)
+        self.is_current = False
+        """Nothing has been heard of a change since it was last brought up to date."""
         self.started = anyio.Event()
         self.stop = anyio.Event()
         self._in_flight = 0
@@ -189,7 +205,7 @@ class _Served:
 
     @property
     def agent(self) -> Agent:
-        return self._front.agent
+        return self.front.agent
 
     @property
     def idle_s(self) -> float:
@@ -208,10 +224,10 @@ class _Served:
             self.started.set()
 
     async def update(self, agent: Agent) -> None:
-        if isinstance(self._front, AgentTools):
-            await self._front.update(agent)
+        if isinstance(self.front, AgentTools):
+            await self.front.update(agent)
         else:
-            self._front.agent = agent
+            self.front.agent = agent
 
     def use(self) -> "_Use":
         return _Use(self)

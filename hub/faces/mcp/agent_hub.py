@@ -4,8 +4,12 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from typing import Protocol
 
+from opentelemetry.context import Context as TraceContext
+
 from interhub.adapters import Call, Connection, ConnectionLost, Principal, ProtocolViolation
 from interhub.adapters.mcp.relay import Leasable, McpRelay
+from interhub.adapters.pool import Held
+from interhub.hub.dispatch import Pass
 from interhub.registry import Agent
 
 
@@ -27,6 +31,14 @@ class AgentHub(Protocol):
             AgentNotFound: the caller's tenant has none of that id.
             AdapterError: it could not be reached.
         """
+        ...
+
+    def hold(self, agent: Agent) -> Held | None:
+        """Hold the open connection to an agent until it is released; None where none is open now."""
+        ...
+
+    def let_through(self, agent: Agent, call: Call, *, parent: TraceContext | None = None) -> Pass | None:
+        """Let a call through that a face carries itself; None where it is not simply allowed (see `admit`)."""
         ...
 
     def admit(self, agent: Agent, call: Call) -> None:

@@ -11,7 +11,7 @@ from mcp.shared.exceptions import MCPError
 from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS, LATEST_HANDSHAKE_VERSION
 
 from interhub.adapters import AdapterError, Principal, RemoteRefused
-from interhub.adapters.mcp.relay import Answered, McpRelay, RelaySession, Reply, ServerFacts, SessionGone
+from interhub.adapters.mcp.relay import Answered, Begun, McpRelay, RelaySession, Reply, ServerFacts, SessionGone
 from interhub.agent_cards import JsonObject
 
 from .agent_hub import AgentHub, gone, relay_of
@@ -137,6 +137,25 @@ class Leg:
             raise gone(self._agent_id)
         return await self._relayed(ctx, session)
 
+    def begin(self, method: str, params: dict[str, Any], trace: Mapping[str, str], *, repeatable: bool) -> Begun | None:
+        """Send a request directly; None where that cannot be done now. What `shown` does not show is to be handed over.
+
+        `params` become the request's own.
+        """
+        if self._session is not None:
+            return self._session.direct.begin(method, params, trace=trace, repeatable=repeatable)
+        upstream = self._shared.current if self._shared is not None else None
+        if upstream is None or not upstream.modern:
+            return None
+        params["_meta"] = self._envelope(params)
+        return upstream.begin(method, params, trace=trace, repeatable=repeatable)
+
+    def shown(self, result: dict[str, Any]) -> dict[str, Any] | None:
+        """Return a result as this client is shown it; None where the client is to be asked something first."""
+        if self._session is not None:
+            return result
+        return _aged(result) if result.get("resultType", "complete") == "complete" else None
+
     async def notify(self, ctx: Context) -> None:
         """Send a notification on."""
         if self._session is not None:
@@ -235,14 +254,7 @@ class Leg:
         async def notify(method: str, note: JsonObject) -> None:
             await tell(ctx, method, note)
 
-        meta = {
-            **meta_of(params),
-            types.CLIENT_INFO_META_KEY: self._info,
-            types.CLIENT_CAPABILITIES_META_KEY: self._capabilities,
-        }
-        if self._log_level:
-            meta[types.LOG_LEVEL_META_KEY] = self._log_level
-        params["_meta"] = meta
+        params["_meta"] = self._envelope(params)
         for _ in range(_MOST_ROUNDS):
             result = result_of(await upstream.send(ctx.method, params, owner=self._principal.key, notify=notify))
             if result.get("resultType") != "input_required":
@@ -256,6 +268,18 @@ class Leg:
             if answers:
                 params["inputResponses"] = answers
         raise MCPError(types.INTERNAL_ERROR, f"the server asked more than {_MOST_ROUNDS} times in one request")
+
+
+    def _envelope(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a request's `_meta` with what the newer era wants in it."""
+        meta = {
+            **meta_of(params),
+            types.CLIENT_INFO_META_KEY: self._info,
+            types.CLIENT_CAPABILITIES_META_KEY: self._capabilities,
+        }
+        if self._log_level:
+            meta[types.LOG_LEVEL_META_KEY] = self._log_level
+        return meta
 
 
 def result_of(reply: Reply) -> dict[str, Any]:
@@ -275,11 +299,14 @@ def _aged(result: Mapping[str, Any]) -> dict[str, Any]:
 # `exit_stack` (mcp 2.3, tests/hub/faces/test_mcp_agent.py holds them to it).
 
 
-def keep(ctx: Context, leg: Leg) -> None:
-    """Keep a leg for as long as the client's session lasts."""
+def keep(ctx: Context, leg: Leg, legs: dict[str, Leg]) -> None:
+    """Keep a leg for as long as the client's session lasts; in `legs`, by the session's id."""
     connection = ctx.session._connection  # pyright: ignore[reportPrivateUsage]  # see above
     connection.state["interhub_leg"] = leg
     connection.exit_stack.callback(leg.stop)
+    if connection.session_id is not None:
+        legs[connection.session_id] = leg
+        connection.exit_stack.callback(legs.pop, connection.session_id, None)
 
 
 def leg_of(ctx: Context) -> Leg | None:

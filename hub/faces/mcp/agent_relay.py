@@ -10,7 +10,6 @@ Either side may be of either era:
 """
 
 from collections.abc import Mapping
-from time import perf_counter
 from typing import Any, cast
 
 import anyio
@@ -21,13 +20,15 @@ from mcp.server.context import CallNext, HandlerResult
 from mcp.server.lowlevel.server import Server
 from mcp.server.subscriptions import InMemorySubscriptionBus, ListenHandler
 from mcp.shared.exceptions import MCPError
+from mcp.shared.inbound import x_mcp_header_map
 from mcp.shared.subscriptions import event_from_wire
 from mcp_types.methods import CACHEABLE_METHODS
 from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS, MODERN_PROTOCOL_VERSIONS
 
 from interhub.adapters import Call, Principal
 from interhub.adapters.mcp.relay import Asked, McpRelay, ServerFacts
-from interhub.agent_cards import JsonObject, Kind
+from interhub.agent_cards import Capability, JsonObject, Kind
+from interhub.hub.dispatch import began
 from interhub.hub.errors import problem_of
 from interhub.registry import Agent
 
@@ -46,7 +47,7 @@ from .agent_wire import (
 )
 from .turn import principal_of
 
-_USES = {
+USES = {
     "tools/call": (Kind.TOOL, "name"),
     "prompts/get": (Kind.PROMPT, "name"),
     "resources/read": (Kind.RESOURCE, "uri"),
@@ -68,23 +69,26 @@ class Relay:
         self.agent = agent
         self._bus = InMemorySubscriptionBus()
         self._listen = ListenHandler(self._bus)
-        self._schemas: dict[str, JsonObject] = {}
-        self._schemas_of = ""
+        self._tools = ToolFacts(agent)
         self._refuses_handshake = anyio.Event()
         """Set once the server has been found to speak the newer era only."""
+        self.legs: dict[str, Leg] = {}
+        """The ways of clients of the older era, by the ids of their sessions."""
         self.server: Server[Any] = Server(
             agent.id, version=agent.card.version, get_tool_input_schema=self._input_schema
         )
         self.server.middleware.append(self._serve)
 
+    @property
+    def tools(self) -> "ToolFacts":
+        """What the agent's card says of its tools, as it is now."""
+        if self._tools.digest != self.agent.digest:
+            self._tools = ToolFacts(self.agent)
+        return self._tools
+
     def _input_schema(self, name: str) -> dict[str, Any] | None:
         """Return what `Mcp-Param-*` headers are checked by; a tool we have not heard of is left to its server."""
-        if self._schemas_of != self.agent.digest:
-            tools = (found for found in self.agent.card.capabilities if found.kind is Kind.TOOL)
-            self._schemas = {tool.name: tool.input_schema for tool in tools}
-            self._schemas_of = self.agent.digest
-        schema = self._schemas.get(name)
-        return dict(schema) if schema is not None else None
+        return self.tools.schemas.get(name)
 
     async def _serve(self, ctx: Context, call_next: CallNext) -> HandlerResult:
         try:
@@ -93,7 +97,7 @@ class Relay:
             if ctx.method == "ping":
                 return await call_next(ctx)
             principal = principal_of(ctx)
-            kind, key = _USES.get(ctx.method, (None, ""))
+            kind, key = USES.get(ctx.method, (None, ""))
             if kind is None:
                 return await self._request(ctx, principal)
             return await self._use(ctx, principal, kind, key)
@@ -112,7 +116,7 @@ class Relay:
             idempotency_key=f"mcp/{ctx.request_id}",
         )
         self._hub.admit(self.agent, call)
-        started = perf_counter()
+        started = began()
         outcome = "canceled"
         try:
             result = await self._request(ctx, principal)
@@ -142,7 +146,7 @@ class Relay:
 
     async def _greet(self, ctx: Context, leg: Leg) -> dict[str, Any]:
         await self._tasks.start(leg.run)
-        keep(ctx, leg)
+        keep(ctx, leg, self.legs)
         return leg.greeting()
 
     async def _notification(self, ctx: Context, call_next: CallNext) -> HandlerResult:
@@ -183,7 +187,7 @@ class Relay:
         params = params_of(ctx)
         responses = params.pop("inputResponses", None)
         question_id = params.pop("requestState", None)
-        params["_meta"] = {key: value for key, value in meta_of(params).items() if not key.startswith(RESERVED)}
+        params["_meta"] = unenveloped(params)
 
         async def notify(method: str, note: JsonObject) -> None:
             if method != "notifications/message" or types.LOG_LEVEL_META_KEY in meta_of(params_of(ctx)):
@@ -208,10 +212,7 @@ class Relay:
                 "inputRequests": {_QUESTION: request},
                 "requestState": reply.question_id,
             }
-        result = {"resultType": "complete", **reply.result}
-        if ctx.method in CACHEABLE_METHODS:
-            result = {"ttlMs": 0, "cacheScope": "private", **result}
-        return result
+        return modernized(ctx.method, reply.result)
 
     async def _listen_bridged(self, ctx: Context, principal: Principal, upstream: McpRelay) -> dict[str, Any]:
         """Serve a subscription with what a server of the older era says unasked, and its resource subscriptions."""
@@ -234,6 +235,37 @@ class Relay:
         finally:
             unwatch()
         return {"resultType": "complete", **result.model_dump(by_alias=True, mode="json", exclude_none=True)}
+
+
+class ToolFacts:
+    """What the requests of a relay are looked at by."""
+
+    def __init__(self, agent: Agent) -> None:
+        self.digest = agent.digest
+        tools = [found for found in agent.card.capabilities if found.kind is Kind.TOOL]
+        self.schemas: dict[str, dict[str, Any]] = {tool.name: dict(tool.input_schema) for tool in tools}
+        """Input schemas by name."""
+        self.with_headers = frozenset(name for name, schema in self.schemas.items() if x_mcp_header_map(schema))
+        """The tools that have arguments in headers too."""
+        self.repeatable = frozenset(tool.name for tool in tools if is_repeatable(tool))
+        """The tools that may be given a request twice."""
+
+
+def is_repeatable(tool: Capability) -> bool:
+    """Whether a tool says of itself that calling it twice does no more than calling it once."""
+    hints = tool.raw.get("annotations")
+    return isinstance(hints, Mapping) and (hints.get("readOnlyHint") is True or hints.get("idempotentHint") is True)
+
+
+def unenveloped(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a modern request's `_meta` without what the older era does not know."""
+    return {key: value for key, value in meta_of(params).items() if not key.startswith(RESERVED)}
+
+
+def modernized(method: str, result: JsonObject) -> dict[str, Any]:
+    """Return a result of a server of the older era as the newer one words it."""
+    whole = {"resultType": "complete", **result}
+    return {"ttlMs": 0, "cacheScope": "private", **whole} if method in CACHEABLE_METHODS else whole
 
 
 def _discovered(facts: ServerFacts) -> dict[str, Any]:

@@ -2,12 +2,13 @@
 
 A request takes the short way only where everything about it is in order and nothing about it is special. Whatever is
 not goes on to the SDK, which says in its own words what is wrong: the short way never words an error. It falls back
-request by request.
+request by request, also in the middle of one: a call that has begun, and turns out to need a stream, a question or
+time, is handed over as it stands.
 """
 
-import re
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, TypeAlias, cast
@@ -23,13 +24,12 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from interhub.adapters import Principal
+from interhub.adapters.exact_json import is_exact
 
 _VERSION, _METHOD, _NAME, _SESSION = b"mcp-protocol-version", b"mcp-method", b"mcp-name", b"mcp-session-id"
 _ROUTING = frozenset({_VERSION, _METHOD, _NAME, _SESSION})
 _MODERN = {version.encode(): version for version in MODERN_PROTOCOL_VERSIONS}
 _HANDSHAKE = frozenset(version.encode() for version in HANDSHAKE_PROTOCOL_VERSIONS)
-_LONG_NUMBER = re.compile(rb"[\s:,\[.-]\d{17}")
-"""Numbers this long may not survive orjson, which reads integers beyond 64 bits, and long fractions, as floats."""
 
 
 @dataclass(slots=True)
@@ -53,12 +53,14 @@ class Inbound:
     modern: bool
     session_id: str = ""
     """Of a legacy request."""
+    around: tuple[AbstractContextManager[None], ...] = ()
+    """What a shortcut that leaves the request in the middle of it wants entered around the long way, in this order."""
 
 
 Shortcut: TypeAlias = Callable[[Inbound], Awaitable[bytes | None]]
 """Answers a request with the JSON of its `result`, or leaves it (None) to the SDK's server.
 
-It must not have done anything by the time it leaves a request, and raises nothing.
+It raises nothing. What it has begun by the time it leaves a request is handed over by `Inbound.around`.
 """
 
 
@@ -103,6 +105,11 @@ class McpEntrance:
                 if result is not None:
                     await answer(inbound, result, send)
                     return
+                with ExitStack() as stack:
+                    for handover in inbound.around:
+                        stack.enter_context(handover)
+                    await self._app(scope, replay([message], receive), send)
+                return
         await self._app(scope, replay([message], receive), send)
 
     async def _read(self, first: Message, receive: Receive) -> list[Message]:
@@ -142,7 +149,7 @@ def inbound_of(scope: Scope, body: bytes) -> Inbound | None:
     modern = _MODERN.get(version)
     if modern is None and (_SESSION not in headers or (version and version not in _HANDSHAKE)):
         return None
-    if _LONG_NUMBER.search(body):
+    if not is_exact(body):
         return None
     try:
         request: object = orjson.loads(body)

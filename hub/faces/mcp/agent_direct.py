@@ -1,0 +1,175 @@
+"""The short way through the face of one MCP server: requests that are relayed past the SDK on both sides."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, cast
+
+from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
+from mcp.shared.inbound import validate_mcp_param_headers
+from mcp_types import LOG_LEVEL_META_KEY
+
+from interhub.adapters import Call
+from interhub.adapters.exact_json import write_json
+from interhub.adapters.mcp.connection import McpConnection
+from interhub.adapters.mcp.relay import Beginner
+from interhub.agent_cards import JsonObject
+from interhub.hub.dispatch import Pass
+
+from .agent_hub import AgentHub
+from .agent_relay import USES, Relay, modernized, unenveloped
+from .carried import carry, keeps_session, leave, parent_of
+from .entrance import Inbound, Shortcut
+
+METHODS = (*USES, "completion/complete")
+"""What is relayed on the short way. `completion/complete` uses no capability: nobody decides on it or records it."""
+_ROUNDS = frozenset({"requestState", "inputResponses"})
+_PARAM_HEADER = b"mcp-param-"
+
+
+class DirectRelay:
+    """Serves requests to MCP servers at the entrance (`entrance.Shortcut`)."""
+
+    def __init__(
+        self,
+        hub: AgentHub,
+        find: Callable[[str, str], tuple[Relay, StreamableHTTPSessionManager] | None],
+        *,
+        session_idle_s: float,
+    ) -> None:
+        """`find` returns what serves an agent (tenant, id), where that is up and up to date."""
+        self._hub = hub
+        self._find = find
+        self._session_idle_s = session_idle_s
+
+    def shortcuts(self) -> dict[str, Shortcut]:
+        """Return the shortcuts by method."""
+        return dict.fromkeys(METHODS, self.__call__)
+
+    async def __call__(self, inbound: Inbound) -> bytes | None:
+        """Relay a request, or leave it."""
+        found = self._find(inbound.principal.tenant, inbound.scope["path_params"]["agent_id"])
+        if found is None:
+            return None
+        relay, manager = found
+        if inbound.modern:
+            return await self._of_modern(inbound, relay)
+        return await self._of_legacy(inbound, relay, manager)
+
+    async def _of_modern(self, inbound: Inbound, relay: Relay) -> bytes | None:
+        if inbound.method == "tools/call" and not _params_agree(inbound, relay):
+            return None
+        held = self._hub.hold(relay.agent)
+        if held is None:
+            return None
+        try:
+            session = held.connection.current if isinstance(held.connection, McpConnection) else None
+            if session is None or (not session.modern and not _is_sayable(inbound)):
+                return None
+            return await self._through(inbound, relay, session)
+        finally:
+            held.release()
+
+    async def _through(self, inbound: Inbound, relay: Relay, session: Beginner) -> bytes | None:
+        ticket, let = self._ticket(inbound, relay)
+        if not let:
+            return None
+        params = inbound.params
+        if not session.modern:
+            params["_meta"] = unenveloped(params)
+        trace = ticket.trace if ticket is not None else {}
+        repeatable = _is_repeatable(inbound, relay)
+        begun = session.begin(
+            inbound.method, params, headers=_param_headers(inbound), trace=trace, repeatable=repeatable
+        )
+        if begun is None:
+            return None
+        result = await carry(inbound, begun, ticket)
+        if result is None:
+            return None
+        kind = result.get("resultType", "complete")
+        if session.modern and kind not in ("complete", "input_required"):
+            leave(inbound, begun, ticket)  # an extension's
+            return None
+        if ticket is not None:
+            ticket.end("input_required" if kind == "input_required" else "completed")
+        return write_json(result if session.modern else modernized(inbound.method, result))
+
+    async def _of_legacy(self, inbound: Inbound, relay: Relay, manager: StreamableHTTPSessionManager) -> bytes | None:
+        leg = relay.legs.get(inbound.session_id)
+        key = inbound.principal.key
+        owner = {"client_id": key, "issuer": None, "subject": key}
+        if leg is None or not keeps_session(manager, inbound.session_id, owner, self._session_idle_s):
+            return None
+        ticket, let = self._ticket(inbound, relay)
+        if not let:
+            return None
+        trace = ticket.trace if ticket is not None else {}
+        repeatable = _is_repeatable(inbound, relay)
+        begun = leg.begin(inbound.method, inbound.params, trace, repeatable=repeatable)
+        if begun is None:
+            return None
+        result = await carry(inbound, begun, ticket)
+        if result is None:
+            return None
+        shown = leg.shown(result)
+        if shown is None:
+            leave(inbound, begun, ticket)
+            return None
+        if ticket is not None:
+            ticket.end("completed")
+        return write_json(shown)
+
+    def _ticket(self, inbound: Inbound, relay: Relay) -> tuple[Pass | None, bool]:
+        """Return the pass of a request that uses a capability, and whether it may go on at all."""
+        use = USES.get(inbound.method)
+        if use is None:
+            return None, True
+        kind, key = use
+        arguments = inbound.params.get("arguments")
+        call = Call(
+            capability=str(inbound.params.get(key, "")),
+            kind=kind,
+            arguments=cast(JsonObject, arguments) if isinstance(arguments, Mapping) else {},
+            principal=inbound.principal,
+            idempotency_key=f"mcp/{inbound.id}",
+        )
+        ticket = self._hub.let_through(relay.agent, call, parent=parent_of(inbound))
+        return ticket, ticket is not None
+
+
+def _params_agree(inbound: Inbound, relay: Relay) -> bool:
+    """Whether the `Mcp-Param-*` headers say what the arguments do (MCP 2026-07-28, basic/transports)."""
+    name = inbound.params.get("name")
+    tools = relay.tools
+    if name not in tools.with_headers:
+        return isinstance(name, str)
+    arguments = inbound.params.get("arguments")
+    if arguments is not None and not isinstance(arguments, dict):
+        return False
+    said = {
+        key.decode("latin-1"): value.strip(b" \t").decode("latin-1")
+        for key, value in inbound.headers.items()
+        if key.startswith(_PARAM_HEADER)
+    }
+    lines = [key for key, _ in inbound.scope["headers"] if key.startswith(_PARAM_HEADER)]
+    if len(lines) != len(said):
+        return False  # one came twice
+    given = cast("dict[str, Any]", arguments or {})
+    return validate_mcp_param_headers(tools.schemas[str(name)], given, said) is None
+
+
+def _param_headers(inbound: Inbound) -> dict[str, str]:
+    return {
+        name.decode("latin-1"): value.strip(b" \t").decode("latin-1")
+        for name, value in inbound.headers.items()
+        if name.startswith(_PARAM_HEADER)
+    }
+
+
+def _is_sayable(inbound: Inbound) -> bool:
+    """Whether a server of the older era can be asked this without more ado: no round of a question, no log wanted."""
+    return not (_ROUNDS & inbound.params.keys()) and LOG_LEVEL_META_KEY not in inbound.meta
+
+
+def _is_repeatable(inbound: Inbound, relay: Relay) -> bool:
+    """Whether a server may be given a request twice: it reads, or says of its tool that once or twice is the same."""
+    return inbound.method != "tools/call" or inbound.params.get("name") in relay.tools.repeatable
