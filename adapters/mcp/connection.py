@@ -13,7 +13,7 @@ from mcp.shared.inbound import mcp_param_headers, x_mcp_header_map
 from mcp.shared.uri_template import InvalidUriTemplate, UriTemplate
 from mcp_types import INVALID_PARAMS, LOG_LEVEL_META_KEY, METHOD_NOT_FOUND, URL_ELICITATION_REQUIRED
 
-from interhub.adapters.base import Call, Completed, Outcome, Report, Resume
+from interhub.adapters.base import Call, Completed, Outcome, Report, Resume, ignore
 from interhub.adapters.condition import Condition
 from interhub.adapters.errors import (
     AdapterError,
@@ -26,11 +26,13 @@ from interhub.adapters.schemas import ArgumentCheck, ResultCheck
 from interhub.agent_cards import AgentCard, Capability, Json, JsonObject, Kind
 
 from .content import ELICIT, completed, elicit_results, question, update_of, url_elicitations
+from .direct import DirectExchange
 from .http import Sink
 from .open import Ended, OpenRequest, Question, Said
 from .relay import Answered, Ask, Asked, Notify, RelaySession, Reply, ServerFacts, SessionGone
 from .session import Client, McpSession, SessionEvents
 from .target import Target
+from .tasks import RemoteTask
 from .upstream import Upstream
 
 IDEMPOTENCY_META_KEY = "interhub/idempotencyKey"
@@ -88,16 +90,20 @@ class McpConnection:
             raise RemoteTimeout(self._label, call.timeout_s or 0.0) from None
 
     async def cancel(self, remote_task: str) -> None:
-        """Do nothing: a request of MCP has no id outside the session that it was sent on, and ended with it."""
+        """Ask the server to stop a task. A request that did not become one ended with the session it was sent on."""
+        await self._task(remote_task, ignore).cancel()
 
     async def _call(self, call: Call, report: Report) -> Outcome:
         capability = self._card.capability(call.capability, call.kind)
+        self._check(call, capability)
         params, headers = self._params(call, capability)
         notify = partial(_report, report)
         method = _METHODS[call.kind]
         owner = call.principal.key
         recorded: list[tuple[JsonObject, JsonObject]] = []
         reply: Reply | None = None
+        if (taken_up := await self._take_up(call, capability, report)) is not None:
+            return taken_up
         if call.resume is not None:
             reply, recorded = await self._resume(call.resume, params, owner, notify)
         for round_ in range(_MOST_ROUNDS):
@@ -128,6 +134,11 @@ class McpConnection:
                 done = completed(result, self._label)
                 self._check_result(done, capability)
                 return done
+            if kind == "task" and call.kind is Kind.TOOL:
+                task_id = result.get("taskId")
+                if not isinstance(task_id, str) or not task_id:
+                    raise ProtocolViolation(self._label, "it answered with a task that has no id")
+                return await self._followed(self._task(task_id, report), {**result, "status": "working"}, capability)
             if kind != "input_required":
                 raise ProtocolViolation(
                     self._label, f"it answered with a result of type {kind!r}, which nobody asked for"
@@ -141,6 +152,40 @@ class McpConnection:
             reply = None
             await anyio.sleep(min(0.05 * 2**round_, 2.0))
         raise ProtocolViolation(self._label, f"it asked {_MOST_ROUNDS} times to be asked again")
+
+    def _task(self, task_id: str, report: Report) -> RemoteTask:
+        return RemoteTask(task_id, self._upstream.session, report, label=self._label)
+
+    async def _take_up(self, call: Call, capability: Capability | None, report: Report) -> Outcome | None:
+        """Go on with the task that an earlier attempt became, or that asked; None where there is none any more."""
+        state = call.resume.state if call.resume is not None else None
+        asking = state.get("task") if isinstance(state, Mapping) else None
+        if call.resume is not None and isinstance(asking, str):
+            task = self._task(asking, report)
+            return await self._followed(task, await task.answer(call.resume), capability)
+        if not call.remote_task:
+            return None
+        task = self._task(call.remote_task, report)
+        told = await task.find()
+        if told is None:
+            log.warning("mcp_task_forgotten", agent=self._label, task=call.remote_task)
+            return None
+        return await self._followed(task, told, capability)
+
+    async def _followed(self, task: RemoteTask, told: JsonObject, capability: Capability | None) -> Outcome:
+        """Follow a task to its end or its question; it is cancelled when nobody wants it any more."""
+        try:
+            outcome = await task.follow(told)
+        except anyio.get_cancelled_exc_class():
+            with anyio.CancelScope(shield=True), anyio.move_on_after(_CANCEL_S):
+                try:
+                    await task.cancel()
+                except AdapterError as error:
+                    log.warning("mcp_task_not_canceled", agent=self._label, task=task.id, why=str(error))
+            raise
+        if isinstance(outcome, Completed):
+            self._check_result(outcome, capability)
+        return outcome
 
     async def _resume(
         self, resume: Resume, params: dict[str, Json], owner: str, notify: Notify
@@ -171,7 +216,6 @@ class McpConnection:
         meta = {key: value for key, value in call.meta.items() if not key.startswith("io.modelcontextprotocol/")}
         meta |= {"progressToken": "ours", IDEMPOTENCY_META_KEY: call.idempotency_key, **call.trace}
         headers: dict[str, str] = {}
-        self._check(call, capability)
         match call.kind:
             case Kind.TOOL:
                 if capability is not None and (named := x_mcp_header_map(capability.input_schema)):
@@ -222,17 +266,18 @@ class McpConnection:
         """
         if capability is None or capability.kind is not Kind.TOOL or capability.output_schema is None:
             return
+        if wrong := self._broken_promise(done.raw or {}, capability, capability.output_schema):
+            what = f"the result of {capability.name} does not fit the output schema that it promises: {wrong}"
+            raise ProtocolViolation(self._label, what)
+
+    def _broken_promise(self, result: JsonObject, capability: Capability, schema: JsonObject) -> str:
         check = self._result_checks.get(capability.name)
         if check is None:
             label = f"{self._label}: result of {capability.name}"
-            check = self._result_checks[capability.name] = ResultCheck(capability.output_schema, label=label)
-        if done.raw is None or "structuredContent" not in done.raw:
-            wrong = "it has no structured content"
-        else:
-            wrong = check.problem(done.structured)
-        if wrong:
-            what = f"the result of {capability.name} does not fit the output schema that it promises: {wrong}"
-            raise ProtocolViolation(self._label, what)
+            check = self._result_checks[capability.name] = ResultCheck(schema, label=label)
+        if "structuredContent" not in result:
+            return "it has no structured content"
+        return check.problem(result["structuredContent"])
 
     async def _with_log_level(self, params: Mapping[str, Json]) -> dict[str, Json]:
         """Ask for the server's log, which 2026-07-28 sends only to those who ask."""
@@ -250,6 +295,36 @@ class McpConnection:
     def current(self) -> McpSession | None:
         """The shared session, if one is open now: for requests that go directly (`McpSession.begin`)."""
         return self._upstream.current
+
+    # The direct way
+
+    def begin(
+        self, call: Call, capability: Capability, *, trace: Mapping[str, str], with_progress: bool
+    ) -> DirectExchange | None:
+        """Begin the call of a tool directly, as `call` would; None where that cannot be done now.
+
+        The arguments have been checked. What it has not come to by itself is handed over to `call`. Without
+        `with_progress` nobody is told how far it is, and the server is not asked to say.
+        """
+        session = self._upstream.current
+        if session is None:
+            return None
+        params, headers = self._params(call, capability)
+        meta = cast("dict[str, Any]", params["_meta"])
+        if not with_progress:
+            del meta["progressToken"]
+        elif session.modern and "logging" in session.capabilities:
+            meta[LOG_LEVEL_META_KEY] = "info"
+        hints = capability.raw.get("annotations")
+        repeatable = isinstance(hints, Mapping) and (
+            hints.get("readOnlyHint") is True or hints.get("idempotentHint") is True
+        )
+        return session.begin("tools/call", params, headers=headers, trace=trace, repeatable=repeatable)
+
+    def keeps_promise(self, result: JsonObject, capability: Capability) -> bool:
+        """Whether a tool's result is of the schema that it promised, where it promised one."""
+        schema = capability.output_schema
+        return schema is None or not self._broken_promise(result, capability, schema)
 
     # McpRelay
 

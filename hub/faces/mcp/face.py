@@ -26,6 +26,7 @@ from interhub.hub.service import Hub
 from .calls import DirectCalls
 from .catalogue import Catalogues
 from .changes import ChangeNotices
+from .direct_tools import DirectTools
 from .entrance import McpEntrance, Shortcut
 from .listed import KEYS
 from .lists import Lists
@@ -111,6 +112,15 @@ class McpFace:
             max_sessions=max_sessions,
         )
         shortcuts: dict[str, Shortcut] = dict.fromkeys(KEYS, self._lists.shortcut)
+        shortcuts["tools/call"] = DirectTools(
+            hub,
+            self._catalogues,
+            own,
+            self._sessions,
+            session_idle_s=session_idle_s,
+            call_timeout_s=call_timeout_s,
+            server_info=self._server.server_info_stamp,
+        ).__call__
         self._entrance = McpEntrance(self._serve, shortcuts, max_body_bytes=max_body_bytes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

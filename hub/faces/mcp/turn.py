@@ -26,6 +26,11 @@ IDEMPOTENCY_KEY = "interhub/idempotencyKey"
 _HOP_KEYS = (IDEMPOTENCY_KEY, "progressToken", "traceparent", "tracestate", "baggage")
 
 
+def meta_to_agents(meta: JsonObject) -> JsonObject:
+    """Return a request's `_meta` without what belongs to the hop from the client to the hub."""
+    return {key: value for key, value in meta.items() if not key.startswith(RESERVED) and key not in _HOP_KEYS}
+
+
 def principal_of(ctx: Context) -> Principal:
     """Return the caller of a request, as the outer layer authenticated it."""
     request = ctx.request
@@ -79,13 +84,7 @@ class Turn:
     def meta(self) -> JsonObject:
         """The caller's `_meta`, without what belongs to this hop."""
         meta = (self._ctx.params or {}).get("_meta")
-        if not isinstance(meta, Mapping):
-            return {}
-        return {
-            key: value
-            for key, value in cast("JsonObject", meta).items()
-            if not key.startswith(RESERVED) and key not in _HOP_KEYS
-        }
+        return meta_to_agents(cast("JsonObject", meta)) if isinstance(meta, Mapping) else {}
 
     async def tell(self, text: str, *, done: float | None = None, total: float | None = None) -> None:
         """Send a progress notification, where the client asked for them. Its number always grows, as MCP demands."""

@@ -1,0 +1,151 @@
+"""The short way to the agents' tools at `/mcp`: what is listed of MCP servers, called past the SDK on both sides."""
+
+from collections.abc import Container, Mapping
+from typing import Any, cast
+from uuid import uuid4
+
+from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
+from mcp_types import LOG_LEVEL_META_KEY, SERVER_INFO_META_KEY
+
+from interhub.adapters import Call
+from interhub.adapters.exact_json import write_json
+from interhub.adapters.mcp.connection import McpConnection
+from interhub.agent_cards import JsonObject, Kind, TaskSupport
+from interhub.hub.errors import HubError
+from interhub.hub.service import Hub
+from interhub.registry import RegistryError
+
+from .carried import carry, keeps_session, leave, parent_of
+from .catalogue import Catalogues, Entry
+from .content import passed_on
+from .entrance import Inbound
+from .long_calls import support_of
+from .turn import meta_to_agents
+
+_PARAMS = frozenset({"name", "arguments", "_meta"})
+_RESULT = frozenset({"content", "structuredContent", "isError", "resultType", "_meta"})
+_TEXT = frozenset({"type", "text"})
+
+
+class DirectTools:
+    """Serves `tools/call` at the entrance (`entrance.Shortcut`)."""
+
+    def __init__(
+        self,
+        hub: Hub,
+        catalogues: Catalogues,
+        own: Container[str],
+        sessions: StreamableHTTPSessionManager,
+        *,
+        session_idle_s: float,
+        call_timeout_s: float | None,
+        server_info: JsonObject,
+    ) -> None:
+        """`own` are the hub's own tools, which are not called here; `server_info` is what modern results tell."""
+        self._hub = hub
+        self._catalogues = catalogues
+        self._own = own
+        self._sessions = sessions
+        self._session_idle_s = session_idle_s
+        self._call_timeout_s = call_timeout_s
+        self._server_info = server_info
+
+    async def __call__(self, inbound: Inbound) -> bytes | None:
+        """Call a tool, or leave it."""
+        entry = await self._entry(inbound)
+        if entry is None:
+            return None
+        held = self._hub.hold(entry.agent)
+        if held is None:
+            return None
+        try:
+            if isinstance(held.connection, McpConnection):
+                return await self._call(inbound, entry, held.connection)
+            return None
+        finally:
+            held.release()
+
+    async def _entry(self, inbound: Inbound) -> Entry | None:
+        """Return what is called, where the call is in order and nothing about it is special."""
+        params = inbound.params
+        name, arguments = params.get("name"), params.get("arguments")
+        if not params.keys() <= _PARAMS or LOG_LEVEL_META_KEY in inbound.meta:
+            return None
+        if not isinstance(name, str) or name in self._own or not isinstance(arguments, dict | None):
+            return None
+        principal = inbound.principal
+        if not inbound.modern:
+            owner = {"client_id": principal.tenant, "issuer": None, "subject": principal.subject}
+            if not keeps_session(self._sessions, inbound.session_id, owner, self._session_idle_s):
+                return None
+        try:
+            catalogue = await self._catalogues.of(principal, inbound.scope["state"]["profile"])
+        except (HubError, RegistryError):
+            return None
+        entry = catalogue.tools.get(name)
+        if entry is None or entry.capability.kind is not Kind.TOOL:
+            return None
+        if support_of(entry.agent, entry.capability) is not TaskSupport.FORBIDDEN:
+            return None
+        return None if entry.arguments.problems(cast("JsonObject", arguments or {})) else entry
+
+    async def _call(self, inbound: Inbound, entry: Entry, connection: McpConnection) -> bytes | None:
+        principal = inbound.principal
+        call = Call(
+            capability=entry.capability.name,
+            kind=Kind.TOOL,
+            arguments=cast("JsonObject", inbound.params.get("arguments") or {}),
+            principal=principal,
+            idempotency_key=f"{principal.key}/{uuid4()}",
+            timeout_s=self._call_timeout_s,
+            meta=meta_to_agents(inbound.meta),
+        )
+        ticket = self._hub.let_through(entry.agent, call, parent=parent_of(inbound))
+        if ticket is None:
+            return None
+        begun = connection.begin(
+            call, entry.capability, trace=ticket.trace, with_progress="progressToken" in inbound.meta
+        )
+        if begun is None:
+            return None
+        result = await carry(inbound, begun, ticket)
+        if result is None:
+            return None
+        shown = self._shown(inbound, result) if _is_plain(result) else None
+        if shown is None or not connection.keeps_promise(result, entry.capability):
+            leave(inbound, begun, ticket)
+            return None
+        ticket.end("completed")
+        return shown
+
+    def _shown(self, inbound: Inbound, result: Mapping[str, Any]) -> bytes | None:
+        """Return a plain result as `offered` shows it; None where there is more to it."""
+        content, structured = result["content"], result.get("structuredContent")
+        if structured is not None and (not content or not (inbound.modern or isinstance(structured, dict))):
+            return None
+        shown: dict[str, Any] = {"content": content, "isError": False}
+        if structured is not None:
+            shown["structuredContent"] = structured
+        meta = passed_on(result.get("_meta")) or {}
+        if inbound.modern:
+            shown["resultType"] = "complete"
+            meta[SERVER_INFO_META_KEY] = cast(Any, self._server_info)
+        if meta:
+            shown["_meta"] = meta
+        return write_json(shown)
+
+
+def _is_plain(result: dict[str, Any]) -> bool:
+    """Whether a result is complete, well, and of nothing but text."""
+    if not result.keys() <= _RESULT or result.get("resultType", "complete") != "complete":
+        return False
+    content = result.get("content")
+    if not isinstance(content, list) or result.get("isError", False) is not False:
+        return False
+    for block in cast("list[object]", content):
+        if not isinstance(block, dict):
+            return False
+        fields = cast("dict[str, object]", block)
+        if fields.keys() != _TEXT or fields["type"] != "text" or not isinstance(fields["text"], str):
+            return False
+    return isinstance(result.get("_meta", {}), dict | None)
