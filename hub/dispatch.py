@@ -24,7 +24,7 @@ from interhub.adapters import (
     Principal,
     Report,
 )
-from interhub.adapters.pool import Held, PoolKey
+from interhub.adapters.pool import ConnectionState, Held, PoolKey
 from interhub.registry import Agent
 
 from .audit import AuditLog, AuditRecord
@@ -96,6 +96,10 @@ class Pool(Protocol):
 
     def hold(self, key: PoolKey) -> Held | None:
         """Hold the open connection of that key until it is released; None where none is open now."""
+        ...
+
+    def states(self) -> tuple[ConnectionState, ...]:
+        """Return what is known of every connection."""
         ...
 
 
@@ -198,6 +202,11 @@ class Dispatcher:
         if self._witness is not None and outcome != "canceled":
             self._witness.succeeded(agent)
         self.record(agent, call, decision="allow", outcome=outcome, started=started)
+
+    def connections(self, agent: Agent) -> tuple[ConnectionState, ...]:
+        """Return how the connections to an agent are; none while nobody uses it."""
+        name = _key(agent).agent
+        return tuple(state for state in self._pool.states() if state.key.agent == name)
 
     async def call(self, agent: Agent, call: Call, report: Report, *, admitted: bool = False) -> Outcome:
         """Carry one call to an agent and return how it ended.

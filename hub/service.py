@@ -22,8 +22,8 @@ from interhub.adapters import (
     TextPart,
     ignore,
 )
-from interhub.adapters.pool import Held
-from interhub.agent_cards import Capability, JsonObject, Kind
+from interhub.adapters.pool import ConnectionState, Held
+from interhub.agent_cards import Capability, JsonObject, Kind, findings
 from interhub.registry import Agent, AgentExists, Registry
 from interhub.registry.search import Index, Match
 
@@ -95,7 +95,8 @@ class Hub:
             raise AgentExists(agent_id)
         agent = await self._discovery.look(source, tenant=principal.tenant, agent_id=agent_id)
         await self._registry.add(agent)
-        self._note(principal, "agent_add", agent.id, detail={"adapter": agent.adapter, "digest": agent.digest})
+        detail: JsonObject = {"adapter": agent.adapter, "digest": agent.digest, **_warned(agent)}
+        self._note(principal, "agent_add", agent.id, detail=detail)
         await self._roster.changed(agent)
         return agent
 
@@ -119,6 +120,10 @@ class Hub:
         """
         return await self._registry.get(principal.tenant, agent_id)
 
+    def connections(self, agent: Agent) -> tuple[ConnectionState, ...]:
+        """Return how this process's connections to an agent are; none while nobody uses it."""
+        return self._dispatcher.connections(agent)
+
     async def refresh_agent(self, principal: Principal, agent_id: str) -> Agent:
         """Ask an agent again what it can do, and keep that.
 
@@ -130,7 +135,8 @@ class Hub:
         agent = await self._discovery.look_again(known)
         await self._registry.replace(agent)
         if agent.digest != known.digest:
-            self._note(principal, "agent_change", agent.id, detail={"from": known.digest, "to": agent.digest})
+            detail: JsonObject = {"from": known.digest, "to": agent.digest, **_warned(agent)}
+            self._note(principal, "agent_change", agent.id, detail=detail)
             log.info("agent_changed", agent=agent.id, tenant=agent.tenant, digest=agent.digest)
             await self._roster.changed(agent)
         return agent
@@ -367,6 +373,15 @@ class Hub:
                 detail=detail or {},
             )
         )
+
+
+def _warned(agent: Agent) -> JsonObject:
+    """Return what is hidden in an agent's texts, for the audit log; and say it in the log."""
+    found = [str(finding) for finding in findings(agent.card)]
+    if not found:
+        return {}
+    log.warning("agent_hides_characters", agent=agent.id, tenant=agent.tenant, places=len(found), first=found[0])
+    return {"warnings": found}
 
 
 def capability_of(agent: Agent, name: str, kind: Kind | None = None) -> Capability:

@@ -107,7 +107,7 @@ def show_agent(context: typer.Context, agent: Annotated[str, typer.Argument(help
         endpoint, health = found["endpoint"], found["health"]
         console.print(f"[bold]{found['id']}[/] {escape(found['name'])} {escape(found['version'])}")
         if found["description"]:
-            console.print(escape(found["description"]))
+            console.print(escape(_line(found["description"], 2000)))
         console.print(f"  kind      {found['adapter']} ({endpoint['binding']})")
         where = endpoint["url"] or " ".join(endpoint["command"]) or endpoint["options"].get("target", "")
         if where:
@@ -120,8 +120,12 @@ def show_agent(context: typer.Context, agent: Annotated[str, typer.Argument(help
             console.print(f"  error     {escape(health['last_error'])}")
         if health["next_try_at"]:
             console.print(f"  next try  {_when('', health['next_try_at'])}")
+        for connection in found["connections"]:
+            console.print(f"  session   {escape(_session(connection))}")
         console.print(f"  digest    {found['digest']}")
         console.print(f"  added     {_when('', found['created_at'])}")
+        for warning in found["warnings"]:
+            console.print(f"  [yellow]warning[/]   {escape(warning)}")
         for capability in found["capabilities"]:
             what = _line(capability["description"] or capability["title"], 90)
             console.print(f"  [cyan]{capability['kind']}[/] [bold]{escape(capability['name'])}[/]  {escape(what)}")
@@ -165,6 +169,8 @@ def find(
             what = _line(match["description"] or match["title"], 90)
             name = escape(f"{match['agent_id']}/{match['capability']}")
             console.print(f"{match['score']:.2f}  [bold]{name}[/]  {escape(what)}")
+            for warning in match["warnings"]:
+                console.print(f"      [yellow]warning[/] {escape(warning)}")
             if explain:
                 console.print(f"      [dim]{escape(match['why'])}[/]")
 
@@ -222,10 +228,24 @@ def _health(agent: dict[str, Any]) -> str:
     return f"[{_MARKS.get(state, 'default')}]{state}[/]"
 
 
+def _session(connection: dict[str, Any]) -> str:
+    """Say in a line how a connection is."""
+    words = str(connection["state"])
+    if connection["calls"]:
+        words += f", {connection['calls']} in use"
+    if connection["failures"]:
+        words += f", failed {connection['failures']} in a row: {_line(connection['last_error'], 160)}"
+    if connection["next_try_at"]:
+        words += f" (next try {_when('', connection['next_try_at'])})"
+    return words
+
+
 def _when(lead: str, at: str | None) -> str:
     return f"{lead}{at[:19].replace('T', ' ')} UTC" if at else ""
 
 
 def _line(text: str, width: int) -> str:
-    one = " ".join(text.split())
+    from interhub.agent_cards import visible  # late: what only some commands need is not imported by all
+
+    one = " ".join(visible(text).split())
     return one if len(one) <= width else one[: width - 1] + "…"

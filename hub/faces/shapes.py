@@ -6,12 +6,13 @@ section 4.1), which is in camelCase. What is empty is written all the same, so t
 
 import re
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TypeAlias
 
 from interhub.adapters import Completed, InputRequired, Outcome, Part, Usage
 from interhub.adapters.content import artifact_to_json, message_to_json, part_to_json
-from interhub.agent_cards import AgentCard, Capability, Endpoint, Json
+from interhub.adapters.pool import ConnectionState
+from interhub.agent_cards import AgentCard, Capability, Endpoint, Json, findings, hidden_in
 from interhub.hub.push.config import PushConfig
 from interhub.hub.supervisor.run import Event, Question, Run, RunError, StepView
 from interhub.registry import Agent, Health
@@ -34,8 +35,10 @@ def instant(at: datetime | None) -> str | None:
     return aware.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
-def agent_shape(agent: Agent, *, capabilities: bool = True) -> Shape:
-    """Write an agent; without `capabilities` only their number, for lists."""
+def agent_shape(
+    agent: Agent, *, capabilities: bool = True, connections: Sequence[ConnectionState] | None = None
+) -> Shape:
+    """Write an agent; without `capabilities` only their number, for lists. `connections` are this process's to it."""
     card = agent.card
     shaped: Shape = {
         "id": agent.id,
@@ -62,7 +65,22 @@ def agent_shape(agent: Agent, *, capabilities: bool = True) -> Shape:
     if capabilities:
         shaped["capabilities"] = [capability_shape(capability) for capability in card.capabilities]
         shaped["card"] = _card_shape(card)
+        shaped["warnings"] = [str(finding) for finding in findings(card)]
+    if connections is not None:
+        shaped["connections"] = [connection_shape(each) for each in connections]
     return shaped
+
+
+def connection_shape(connection: ConnectionState) -> Shape:
+    """Write how a connection is."""
+    next_try_s = connection.next_try_s
+    return {
+        "state": connection.state.value,
+        "calls": connection.calls,
+        "failures": connection.failures,
+        "last_error": connection.error,
+        "next_try_at": instant(datetime.now(UTC) + timedelta(seconds=next_try_s)) if next_try_s else None,
+    }
 
 
 def push_shape(config: PushConfig) -> Shape:
@@ -205,6 +223,7 @@ def match_shape(match: Match) -> Shape:
         "embedding": round(match.embedding, 4),
         "terms": list(match.terms),
         "why": match.why,
+        "warnings": [str(finding) for finding in hidden_in(match.capability)],
     }
 
 

@@ -189,7 +189,8 @@ class _Agents:
         return json_response(agent_shape(agent), status=201, headers={"Location": f"/api/agents/{agent.id}"})
 
     async def show(self, asked: Asked[None, None]) -> Response:
-        return json_response(agent_shape(await self._hub.agent(asked.principal, asked.path("agent_id"))))
+        agent = await self._hub.agent(asked.principal, asked.path("agent_id"))
+        return json_response(agent_shape(agent, connections=self._hub.connections(agent)))
 
     async def remove(self, asked: Asked[None, None]) -> Response:
         return json_response(agent_shape(await self._hub.remove_agent(asked.principal, asked.path("agent_id"))))

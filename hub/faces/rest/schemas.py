@@ -1,6 +1,7 @@
 """The JSON schemas of what REST answers (`shapes` writes it; a test holds the two together)."""
 
 from interhub.adapters import Role
+from interhub.adapters.condition import State
 from interhub.agent_cards import Json, Kind
 from interhub.agent_cards.signature import SignatureState
 from interhub.hub.push.config import PushState
@@ -136,7 +137,7 @@ SCHEMAS: dict[str, Schema] = {
         instructions=_TEXT,
     ),
     "Agent": _object(
-        optional=("capabilities", "card"),
+        optional=("capabilities", "card", "warnings", "connections"),
         id=_TEXT,
         tenant=_TEXT,
         adapter=_TEXT,
@@ -153,6 +154,15 @@ SCHEMAS: dict[str, Schema] = {
         updated_at=_DATE,
         capabilities=_list("Capability"),
         card=ref("Card"),
+        warnings=_TEXTS,
+        connections=_list("Connection"),
+    ),
+    "Connection": _object(
+        state=_one_of([state.value for state in State]),
+        calls=_INTEGER,
+        failures=_INTEGER,
+        last_error=_TEXT,
+        next_try_at=_DATE_OR_NULL,
     ),
     "Agents": _object(agents=_list("Agent")),
     "Match": _object(
@@ -167,6 +177,7 @@ SCHEMAS: dict[str, Schema] = {
         embedding=_NUMBER,
         terms=_TEXTS,
         why=_TEXT,
+        warnings=_TEXTS,
     ),
     "Matches": _object(need=_TEXT, matches=_list("Match")),
     "Question": _object(
