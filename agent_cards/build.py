@@ -11,6 +11,9 @@ from .json_value import Json, JsonObject
 MAX_LISTED_AGENTS = 200
 """So many agents are listed as skills of the hub; a card may not grow without bound. `delegate` reaches them all."""
 
+AGENT_TENANT = "agents/"
+"""What the tenant of an interface begins with that serves one agent of several."""
+
 _DESCRIPTION = (
     "Carries out goals by delegating to the agents, tools, workflows and teams registered here, durably, and asks back "
     "where a person must answer or approve."
@@ -27,6 +30,7 @@ def hub_card(
     provider: str = "",
     documentation_url: str = "",
     rest: bool = True,
+    grpc: str = "",
     push_notifications: bool = False,
     extended_card: bool = False,
 ) -> AgentCard:
@@ -34,7 +38,7 @@ def hub_card(
 
     `agents` maps the ids of the agents, teams and workflows that the caller may use to their cards. The hub's skills
     are `delegate`, which takes any goal, and one for each agent, whose id is the agent's: a message to that skill is
-    a message to that agent. `version` is the hub's own.
+    a message to that agent. `version` is the hub's own, `grpc` the address of its gRPC port, where it has one.
     """
     base_url = base_url.rstrip("/")
     skills = [
@@ -48,7 +52,7 @@ def hub_card(
         provider=provider,
         documentation_url=documentation_url,
         capabilities=tuple(skills),
-        interfaces=_interfaces(f"{base_url}/a2a", rest=rest),
+        interfaces=_interfaces(f"{base_url}/a2a", rest=rest, grpc=grpc),
         streaming=True,
         push_notifications=push_notifications,
         extended_card=extended_card,
@@ -63,6 +67,7 @@ def agent_card_for(
     *,
     agent_id: str,
     rest: bool = True,
+    grpc: str = "",
     push_notifications: bool = False,
 ) -> AgentCard:
     """Build the card under which the hub publishes an agent at `/agents/{agent_id}`.
@@ -72,12 +77,14 @@ def agent_card_for(
     do not know the extension which carries the schema. Resources and prompts have no counterpart in A2A and are left
     out.
     """
+    # There is one gRPC port, without paths: what says which agent is meant there is the interface's tenant, which
+    # clients pass on (A2A 1.0, section 4.4.6). Version 0.3 has none.
     url = f"{base_url.rstrip('/')}/agents/{agent_id}/a2a"
     return replace(
         card,
         name=card.name or agent_id,
         capabilities=tuple(_as_skill(each) for each in card.capabilities if each.kind in (Kind.SKILL, Kind.TOOL)),
-        interfaces=_interfaces(url, rest=rest),
+        interfaces=_interfaces(url, rest=rest, grpc=grpc, tenant=f"{AGENT_TENANT}{agent_id}"),
         streaming=True,
         push_notifications=push_notifications,
         extended_card=False,
@@ -87,15 +94,15 @@ def agent_card_for(
     )
 
 
-def _interfaces(url: str, *, rest: bool) -> tuple[Endpoint, ...]:
-    bindings = [(Binding.A2A_JSONRPC, url)]
-    if rest:
-        bindings.append((Binding.A2A_REST, f"{url}/rest"))
-    return tuple(
-        Endpoint(binding=binding, url=address, version=version)
-        for version in ("1.0", "0.3")
-        for binding, address in bindings
-    )
+def _interfaces(url: str, *, rest: bool, grpc: str = "", tenant: str = "") -> tuple[Endpoint, ...]:
+    found: list[Endpoint] = []
+    for version in ("1.0", "0.3"):
+        found.append(Endpoint(binding=Binding.A2A_JSONRPC, url=url, version=version))
+        if rest:
+            found.append(Endpoint(binding=Binding.A2A_REST, url=f"{url}/rest", version=version))
+        if grpc and (version == "1.0" or not tenant):
+            found.append(Endpoint(binding=Binding.A2A_GRPC, url=grpc, version=version, tenant=tenant))
+    return tuple(found)
 
 
 def _delegate(agents: Mapping[str, AgentCard]) -> Capability:

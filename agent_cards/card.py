@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from .capability import Capability, Kind
 from .endpoint import Endpoint
+from .extension import Extension
 from .json_value import JsonObject, empty_object
 from .signature import Signature
 
@@ -28,6 +29,8 @@ class AgentCard:
     push_notifications: bool = False
     extended_card: bool = False
     """An authenticated caller may be shown more (A2A 1.0, section 3.1.11)."""
+    extensions: tuple[Extension, ...] = ()
+    """Protocol extensions that it declares, without the one that carries our schemas (`schemas`)."""
     input_modes: tuple[str, ...] = ("text/plain",)
     output_modes: tuple[str, ...] = ("text/plain",)
     instructions: str = ""

@@ -9,6 +9,7 @@ from .capability import Capability, Kind, TaskSupport
 from .card import AgentCard
 from .endpoint import Binding, Endpoint
 from .errors import CardInvalid, Problem
+from .extension import read_extensions, write_extension
 from .json_value import Json, JsonObject
 from .signature import Signature, SignatureState
 
@@ -84,6 +85,7 @@ def card_to_json(card: AgentCard) -> dict[str, Json]:
         "streaming": card.streaming,
         "pushNotifications": card.push_notifications,
         "extendedCard": card.extended_card,
+        "extensions": [write_extension(extension) for extension in card.extensions],
         "inputModes": list(card.input_modes),
         "outputModes": list(card.output_modes),
         "instructions": card.instructions,
@@ -111,6 +113,7 @@ def card_from_json(shaped: JsonObject) -> AgentCard:
         streaming=fields.flag("streaming"),
         push_notifications=fields.flag("pushNotifications"),
         extended_card=fields.flag("extendedCard"),
+        extensions=read_extensions(shaped.get("extensions")),
         input_modes=fields.texts("inputModes"),
         output_modes=fields.texts("outputModes"),
         instructions=fields.text("instructions"),

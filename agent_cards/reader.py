@@ -15,8 +15,9 @@ from .capability import SKILL_INPUT_SCHEMA, Capability, Kind
 from .card import AgentCard
 from .endpoint import Binding, Endpoint
 from .errors import CardInvalid, CardTooLarge, CardVersionUnsupported, NotACard, Problem
+from .extension import read_extensions
 from .json_value import Json, JsonObject
-from .schemas import published_schemas
+from .schemas import SCHEMAS_URI, published_schemas
 
 MAX_CARD_BYTES = 1024 * 1024
 """A card may be this long; what is longer is taken for something else, or for an attack."""
@@ -87,6 +88,7 @@ def read_card(document: bytes | Mapping[str, Json], *, source: str) -> AgentCard
         push_notifications=_get(declared, "pushNotifications") is True,
         extended_card=_get(declared, "extendedAgentCard") is True
         or _get(raw, "supportsAuthenticatedExtendedCard") is True,
+        extensions=tuple(one for one in read_extensions(_get(declared, "extensions")) if one.uri != SCHEMAS_URI),
         input_modes=_texts(raw, "defaultInputModes") or ("text/plain",),
         output_modes=_texts(raw, "defaultOutputModes") or ("text/plain",),
         raw=raw,

@@ -10,6 +10,7 @@ from .capability import Capability, Kind
 from .card import AgentCard
 from .endpoint import Binding, Endpoint
 from .errors import CardInvalid, Problem
+from .extension import write_extension
 from .json_value import Json
 from .reader import message_capability
 from .schemas import schemas_extension
@@ -151,9 +152,12 @@ def _declared(card: AgentCard, published: Sequence[Capability], version: CardVer
     declared: dict[str, Json] = {"streaming": card.streaming, "pushNotifications": card.push_notifications}
     if version != "0.3":
         declared["extendedAgentCard"] = card.extended_card
-    extension = schemas_extension(published)
-    if extension is not None:
-        declared["extensions"] = [extension]
+    extensions: list[Json] = [write_extension(extension) for extension in card.extensions]
+    schemas = schemas_extension(published)
+    if schemas is not None:
+        extensions.append(schemas)
+    if extensions:
+        declared["extensions"] = extensions
     return declared
 
 

@@ -37,6 +37,7 @@ from interhub.hub.errors import SettingsInvalid
 from interhub.hub.faces.http import KEYS_PATH, Entrance, Perimeter
 from interhub.hub.faces.refusals import exception_handlers
 from interhub.hub.front import Faces, LateFaces, Rest
+from interhub.hub.grpc_port import GrpcPort, grpc_address, open_grpc_port
 from interhub.hub.health import HealthKeeper
 from interhub.hub.late import LateAdapter
 from interhub.hub.policy import TenantPolicy
@@ -119,8 +120,14 @@ async def application(settings: Settings, home: DataDir, url: str) -> AsyncGener
             bus=bus,
         )
         adapters.update(load_adapters({**late, **supervisor.adapters()}))
+        authenticator = api_keys(settings, home)
+        grpc = open_grpc_port(settings, authenticator)
         hub = Hub(
-            info=HubInfo(base_url=settings.server.public_url or url, version=VERSION),
+            info=HubInfo(
+                base_url=settings.server.public_url or url,
+                version=VERSION,
+                grpc=grpc_address(settings, grpc, url),
+            ),
             registry=registry,
             index=index,
             discovery=Discovery(adapters=adapters, documents=supervisor),
@@ -152,9 +159,7 @@ async def application(settings: Settings, home: DataDir, url: str) -> AsyncGener
             state_key = await to_thread.run_sync(shared_key, database, STATE_KEY)
         vault_key = await to_thread.run_sync(_vault_key, settings, home, database if replicas is not None else None)
         pushes = PushStore(database, vault_key) if settings.push.enabled else None
-        faces = LateFaces(
-            lambda: _protocol_faces(hub, settings, state_key, home, pushes, _push_noted(audit))
-        )
+        faces = LateFaces(lambda: _protocol_faces(hub, settings, state_key, home, pushes, _push_noted(audit), grpc))
         await stack.enter_async_context(faces.running())
         tasks.start_soon(_guarded, "warming", lambda: _warm(faces, index, late.values()))
 
@@ -181,7 +186,7 @@ async def application(settings: Settings, home: DataDir, url: str) -> AsyncGener
             ],
             exception_handlers=exception_handlers(),
         )
-        yield Entrance(routed, authenticator=api_keys(settings, home), perimeter=_perimeter(settings))
+        yield Entrance(routed, authenticator=authenticator, perimeter=_perimeter(settings))
 
 
 def _adapters(settings: Settings, home: DataDir, agent_changed: Callable[[str, str], None]) -> dict[str, LateAdapter]:
@@ -226,11 +231,12 @@ def _protocol_faces(
     home: DataDir,
     pushes: PushStore | None,
     push_noted: Callable[[PushConfig, str], None],
+    grpc: GrpcPort | None,
 ) -> Faces:
     """Import the faces that need the SDKs, and return the context that they are served in."""
     from .faces.a2a.cards import CardSigner
     from .faces.a2a.push_bodies import A2aBodies
-    from .faces.a2a.routes import a2a_routes
+    from .faces.a2a.routes import A2aFace
     from .faces.keys import key_set_route
     from .faces.mcp.agent import McpAgentFace
     from .faces.mcp.calls import DirectCalls
@@ -285,23 +291,30 @@ def _protocol_faces(
             attempts=settings.push.attempts,
             note=push_noted,
         )
+    a2a = A2aFace(
+        hub,
+        public_agents=settings.server.public_agents,
+        front_agent=settings.a2a.agent,
+        outbox=outbox,
+        signer=CardSigner(key=signing.current, key_url=key_url) if settings.cards.sign else None,
+    )
     routes = [
         key_set_route(signing.key_set),
         Route("/mcp", whole),
         Route("/mcp/", whole),
         Route("/agents/{agent_id}/mcp", single),
         Route("/agents/{agent_id}/mcp/", single),
-        *a2a_routes(
-            hub,
-            public_agents=settings.server.public_agents,
-            outbox=outbox,
-            signer=CardSigner(key=signing.current, key_url=key_url) if settings.cards.sign else None,
-        ),
+        *a2a.routes(),
     ]
 
     @asynccontextmanager
     async def served() -> AsyncGenerator[ASGIApp]:
-        async with whole.lifespan(), single.running(), outbox.running() if outbox is not None else nullcontext():
+        async with (
+            whole.lifespan(),
+            single.running(),
+            outbox.running() if outbox is not None else nullcontext(),
+            grpc.serving(a2a.handler) if grpc is not None else nullcontext(),
+        ):
             yield Starlette(routes=routes, exception_handlers=exception_handlers())
 
     return served()

@@ -234,6 +234,44 @@ class Mcp(Section):
     )
 
 
+class A2a(Section):
+    """The hub as an A2A agent."""
+
+    agent: str = Field(
+        default="",
+        description="Agent, team or workflow that takes messages to `/a2a` that name none; without it, the hub plans.",
+    )
+    grpc_port: int | None = Field(
+        default=None,
+        ge=0,
+        le=65535,
+        description="Port for A2A over gRPC, on `server.host`; 0 takes a free one. Without it, no gRPC. It needs "
+        "the extra `interhub[grpc]`.",
+    )
+    grpc_address: str = Field(
+        default="",
+        description="`host:port` under which others reach the gRPC port, where it stands behind a proxy; written into "
+        "agent cards.",
+    )
+    grpc_certificate: Path | None = Field(
+        default=None, description="PEM file with the certificate chain of the gRPC port; without it, it speaks no TLS."
+    )
+    grpc_private_key: Path | None = Field(
+        default=None, description="PEM file with the private key of `a2a.grpc_certificate`."
+    )
+
+    @field_validator("grpc_certificate", "grpc_private_key")
+    @classmethod
+    def _are_absolute(cls, value: Path | None) -> Path | None:
+        return _absolute(value) if value is not None else None
+
+    @model_validator(mode="after")
+    def _are_a_pair(self) -> Self:
+        if (self.grpc_certificate is None) is not (self.grpc_private_key is None):
+            raise ValueError("give grpc_certificate and grpc_private_key together")
+        return self
+
+
 class Workers(Section):
     """Agents of the frameworks."""
 
@@ -354,6 +392,7 @@ class Settings(BaseSettings):
     limits: Limits = Limits()
     catalogue: Catalogue = Catalogue()
     mcp: Mcp = Mcp()
+    a2a: A2a = A2a()
     workers: Workers = Workers()
     replicas: Replicas = Replicas()
     queues: Queues = Queues()

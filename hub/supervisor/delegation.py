@@ -306,6 +306,7 @@ class Delegator:
                 message_id=(order.message.message_id if order.message is not None else "") or key,
                 context_id=order.context_id,
                 metadata=metadata,
+                extensions=order.message.extensions if order.message is not None else (),
             )
         return Call(
             capability=_name(capability),

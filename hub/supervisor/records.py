@@ -18,7 +18,7 @@ from interhub.agent_cards import Json, JsonObject
 from interhub.registry.database import blobs, delegations, events, insert_new, questions, runs
 
 from .envelope import mapping, requests_from_json
-from .run import Question, RunState
+from .run import Question, RunFilter, RunState
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +107,36 @@ def list_runs(
         query = query.where(or_(runs.c.created_at < before.created_at, same))
     query = query.order_by(runs.c.created_at.desc(), runs.c.id.desc()).limit(limit)
     return [_run(row) for row in connection.execute(query)]
+
+
+def page_runs(
+    connection: Connection,
+    *,
+    tenant: str,
+    subject: str,
+    wanted: RunFilter,
+    after: tuple[datetime, str] | None,
+    limit: int,
+) -> tuple[list[RunRecord], int]:
+    """Return a principal's runs, those that changed last first, and how many there are on all pages.
+
+    `after` is when the last run of the page before changed, and its id.
+    """
+    conditions = [runs.c.tenant == tenant, runs.c.subject == subject]
+    if wanted.state is not None:
+        conditions.append(runs.c.state == wanted.state.value)
+    if wanted.context_id:
+        conditions.append(runs.c.context_id == wanted.context_id)
+    if wanted.agent_id:
+        conditions.append(runs.c.agent_id == wanted.agent_id)
+    if wanted.changed_since is not None:
+        conditions.append(runs.c.updated_at >= wanted.changed_since)
+    total = connection.execute(select(sa.func.count()).select_from(runs).where(*conditions)).scalar_one()
+    if after is not None:
+        at, run_id = after
+        conditions.append(or_(runs.c.updated_at < at, and_(runs.c.updated_at == at, runs.c.id < run_id)))
+    query = select(runs).where(*conditions).order_by(runs.c.updated_at.desc(), runs.c.id.desc()).limit(limit)
+    return [_run(row) for row in connection.execute(query)], total
 
 
 def unfinished_runs(connection: Connection) -> list[RunRecord]:

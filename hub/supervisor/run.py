@@ -138,6 +138,30 @@ class Run:
     """Sequence number of the last event: grows with every change."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class RunFilter:
+    """Which runs are wanted; what is empty does not narrow."""
+
+    state: RunState | None = None
+    context_id: str = ""
+    agent_id: str = ""
+    """Those that were delegated to this agent by name."""
+    changed_since: datetime | None = None
+    """Those whose last event is of then or later."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunPage:
+    """Some of the runs that a filter wants, those that changed last first."""
+
+    runs: tuple[Run, ...]
+    """Without their steps, answers and artifacts."""
+    total: int
+    """How many the filter wants in all."""
+    more: bool
+    """Whether others follow."""
+
+
 class EventKind(StrEnum):
     """What an event says happened."""
 

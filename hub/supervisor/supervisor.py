@@ -35,7 +35,7 @@ from .plan_check import check_plan
 from .planner import Planners, agent_workflow, standard_planners, workflow_inputs
 from .records import QuestionRecord, RunRecord
 from .router import Router
-from .run import Answer, Assignment, Event, EventKind, Run, RunState
+from .run import Answer, Assignment, Event, EventKind, Run, RunFilter, RunPage, RunState
 from .story import Story, final_kind, view
 from .teams import TEAM, WORKFLOW, SupervisedAdapter, agent_of_document
 
@@ -201,14 +201,50 @@ class Supervisor:
 
         return await anyio.to_thread.run_sync(read)
 
+    async def page(
+        self, principal: Principal, wanted: RunFilter, *, after: tuple[datetime, str] | None = None, limit: int = 50
+    ) -> RunPage:
+        """Return the caller's runs that a filter wants, those that changed last first.
+
+        `after` is when the last run of the page before changed (`Run.updated_at`), and its id. A run that changes
+        between two pages is found on neither or on both, as with every cursor over something that moves.
+        """
+
+        def read() -> RunPage:
+            with reading(self._database) as connection:
+                found, total = records.page_runs(
+                    connection,
+                    tenant=principal.tenant,
+                    subject=principal.subject,
+                    wanted=wanted,
+                    after=after,
+                    limit=limit + 1,
+                )
+                asking = [record.id for record in found[:limit] if record.state.interrupted]
+                asked = records.questions_of(connection, asking, state="open") if asking else []
+            runs = tuple(
+                view(record, None, [one.question for one in asked if one.question.run_id == record.id], None)
+                for record in found[:limit]
+            )
+            return RunPage(runs=runs, total=total, more=len(found) > limit)
+
+        return await anyio.to_thread.run_sync(read)
+
     async def events(self, principal: Principal, run_id: str, after: int = 0, limit: int = 1000) -> tuple[Event, ...]:
         """Return what has happened in a run after a sequence number, in order.
 
         Raises:
             RunNotFound: there is none of that id, or it is somebody else's.
         """
-        await self._check_owner(principal, run_id)
-        return await self._journal.read(run_id, after=after, limit=limit)
+        record = await self._owned(principal, run_id)
+        found = await self._journal.read(run_id, after=after, limit=limit)
+        # What another replica has just written may not have been heard of yet.
+        while found and len(found) < limit and found[-1].seq < record.generation:
+            more = await self._journal.read(run_id, after=found[-1].seq, limit=limit - len(found))
+            if not more:
+                break
+            found += more
+        return found
 
     async def watch(self, principal: Principal, run_id: str, after: int = 0) -> AsyncIterator[Event]:
         """Yield what happens in a run after a sequence number; ends after the final event.

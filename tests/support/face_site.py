@@ -20,7 +20,7 @@ from interhub.hub.audit import MemoryAuditLog
 from interhub.hub.discovery import Discovery, FromEndpoint
 from interhub.hub.dispatch import Dispatcher
 from interhub.hub.errors import Unauthenticated
-from interhub.hub.faces.a2a import a2a_routes
+from interhub.hub.faces.a2a import A2aFace
 from interhub.hub.faces.http import Entrance, Perimeter
 from interhub.hub.faces.refusals import exception_handlers
 from interhub.hub.faces.rest import rest_routes
@@ -95,7 +95,7 @@ async def face_site(
         for agent in (clerk, tools):
             endpoint = Endpoint(binding=Binding.LOCAL, url=f"scripted:{agent.name}")
             await hub.add_agent(ALICE, FromEndpoint(adapter="scripted", endpoint=endpoint))
-        routes = [*a2a_routes(hub, public_agents=public_agents), *rest_routes(hub, readiness=readiness)]
+        routes = [*A2aFace(hub, public_agents=public_agents).routes(), *rest_routes(hub, readiness=readiness)]
         site = Starlette(routes=routes, exception_handlers=exception_handlers())
         app = Entrance(
             site,

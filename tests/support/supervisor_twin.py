@@ -26,6 +26,8 @@ from interhub.hub.supervisor.run import (
     Question,
     Run,
     RunError,
+    RunFilter,
+    RunPage,
     RunState,
     StepView,
 )
@@ -100,6 +102,21 @@ class SupervisorTwin:
             if (state is None or run.state is state) and (context_id is None or run.context_id == context_id)
         ]
         return tuple(found[:limit])
+
+    async def page(
+        self, principal: Principal, wanted: RunFilter, *, after: tuple[datetime, str] | None, limit: int
+    ) -> RunPage:
+        mine = [record.run for record in self._records.values() if _of(principal, record.run)]
+        found = [
+            run
+            for run in sorted(mine, key=lambda each: (each.updated_at, each.id), reverse=True)
+            if (wanted.state is None or run.state is wanted.state)
+            and (not wanted.context_id or run.context_id == wanted.context_id)
+            and (not wanted.agent_id or run.agent_id == wanted.agent_id)
+            and (wanted.changed_since is None or run.updated_at >= wanted.changed_since)
+        ]
+        rest = [run for run in found if after is None or (run.updated_at, run.id) < after]
+        return RunPage(runs=tuple(rest[:limit]), total=len(found), more=len(rest) > limit)
 
     async def events(self, principal: Principal, run_id: str, *, after: int, limit: int) -> tuple[Event, ...]:
         return tuple(self._record(principal, run_id).events[after : after + limit])

@@ -4,7 +4,10 @@ A caller of A2A 1.x gets a pure 1.0 card: in a card for both versions no signatu
 the card for both.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import format_datetime
 from hashlib import sha256
 from typing import Any
 
@@ -17,6 +20,8 @@ from starlette.responses import Response
 
 from interhub.adapters import Principal
 from interhub.agent_cards import AgentCard, CardVersion, Security, agent_card_for, hub_card, write_card
+from interhub.agent_cards.keys import SigningKey
+from interhub.agent_cards.signing import sign_card
 from interhub.hub.errors import Unauthenticated
 from interhub.hub.faces.refusals import refusal
 from interhub.hub.service import Hub
@@ -34,15 +39,32 @@ _MAX_KEPT = 1000
 class _Written:
     body: bytes
     etag: str
+    at: str
+    """When, as an HTTP date."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CardSigner:
+    """What signs the hub's cards."""
+
+    key: Callable[[], SigningKey]
+    """Returns the key that signs now."""
+    key_url: str
+    """Where its public half is published."""
 
 
 class Cards:
     """Writes cards, and keeps what it wrote until the tenant's agents change."""
 
-    def __init__(self, hub: Hub, *, public_agents: bool = True) -> None:
+    def __init__(
+        self, hub: Hub, *, public_agents: bool = True, pushes: bool = False, signer: CardSigner | None = None
+    ) -> None:
         """`public_agents` says whether callers without a key see which agents there are."""
         self._hub = hub
         self._public_agents = public_agents
+        self._pushes = pushes
+        self._signer = signer
+        self._signed_by = ""
         self._security = Security(header="X-API-Key")
         self._kept: dict[tuple[str, str, bool, CardVersion], _Written] = {}
         hub.on_agents_changed(self._forget)
@@ -59,6 +81,7 @@ class Cards:
         )
         headers = {
             "ETag": written.etag,
+            "Last-Modified": written.at,
             # A card depends on the key that came along, so that only the caller's own cache may keep it.
             "Cache-Control": f"{'public' if principal is None else 'private'}, max-age={MAX_AGE_S}",
             "Vary": "A2A-Version, Authorization, X-API-Key",
@@ -79,12 +102,21 @@ class Cards:
         return parse_agent_card(_object(dual.body))
 
     async def _written(self, principal: Principal, agent_id: str, *, full: bool, version: CardVersion) -> _Written:
+        signing = self._signer.key() if self._signer is not None else None
+        if signing is not None and signing.id != self._signed_by:
+            self._kept.clear()  # another key signs from now on
+            self._signed_by = signing.id
         key = (principal.tenant, agent_id, full, version)
         kept = self._kept.get(key)
         if kept is None:
             card = await self._card(principal, agent_id, full=full)
-            body = orjson.dumps(write_card(card, version=version, security=self._security))
-            kept = _Written(body=body, etag=f'"{sha256(body).hexdigest()[:32]}"')
+            written = write_card(card, version=version, security=self._security)
+            # Two signatures of one card are never the same: what tells a change is what they cover.
+            etag = sha256(orjson.dumps(written) + self._signed_by.encode()).hexdigest()[:32]
+            if signing is not None and self._signer is not None:
+                written = sign_card(written, signing, key_url=self._signer.key_url)
+            at = format_datetime(datetime.now(UTC), usegmt=True)
+            kept = _Written(body=orjson.dumps(written), etag=f'"{etag}"', at=at)
             if len(self._kept) >= _MAX_KEPT:
                 self._kept.clear()
             self._kept[key] = kept
@@ -94,9 +126,19 @@ class Cards:
         info = self._hub.info
         if agent_id:
             agent = await self._hub.agent(principal, agent_id)
-            return agent_card_for(agent.card, info.base_url, agent_id=agent.id)
+            return agent_card_for(
+                agent.card, info.base_url, agent_id=agent.id, grpc=info.grpc, push_notifications=self._pushes
+            )
         agents = {agent.id: agent.card for agent in await self._hub.agents(principal)} if full else {}
-        return hub_card(info.base_url, agents, info.version, name=info.name, extended_card=True)
+        return hub_card(
+            info.base_url,
+            agents,
+            info.version,
+            name=info.name,
+            grpc=info.grpc,
+            push_notifications=self._pushes,
+            extended_card=True,
+        )
 
     def _forget(self, tenant: str) -> None:
         for key in [key for key in self._kept if key[0] == tenant]:

@@ -1,44 +1,56 @@
 """The A2A face: the hub and every agent behind it as A2A agents, versions 1.0 and 0.3, over JSON-RPC and HTTP+JSON."""
 
-import re
-from collections.abc import Awaitable, Callable
-
-import orjson
 from a2a.extensions.common import HTTP_EXTENSION_HEADER, get_requested_extensions
 from a2a.server.context import ServerCallContext
 from a2a.server.routes import create_jsonrpc_routes, create_rest_routes
 from a2a.server.routes.common import ServerCallContextBuilder
-from a2a.utils.errors import VersionNotSupportedError
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
-from starlette.types import Receive, Scope, Send
 
-from interhub.hub.errors import BadRequest
 from interhub.hub.faces.http import CARD_PATH, principal_of
-from interhub.hub.faces.refusals import refusal
+from interhub.hub.push.outbox import Outbox
 from interhub.hub.service import Hub
 
-from .cards import Cards, asked_version
-from .handler import Caller, HubHandler
+from .calling import Caller, check_version
+from .cards import Cards, CardSigner, asked_version
+from .follow import RESUME_HEADER
+from .handler import HubHandler
+from .push import TaskPushes
 from .rest03 import old_rest_routes
+from .strict import StrictRpc, strict_rest
 
 HUB_PATH = "/a2a"
 AGENT_PATH = "/agents/{agent_id}/a2a"
 
-_PYDANTIC = re.compile(rb' \[type=.*?\](?=\\n|")|\\n *For further information visit [^\\"]*')
-"""What pydantic adds to its messages for those who write Python, in a JSON string."""
-_VERSION = re.compile(r"(1\.0|0\.3)(\.\d+)?")
+
+class A2aFace:
+    """The hub and its agents over A2A: one handler, and the routes of the bindings over HTTP to it."""
+
+    def __init__(
+        self,
+        hub: Hub,
+        *,
+        public_agents: bool = True,
+        front_agent: str = "",
+        outbox: Outbox | None = None,
+        signer: CardSigner | None = None,
+    ) -> None:
+        """It pushes where it is given an outbox, and signs cards by `signer`.
+
+        `public_agents` says whether callers without a key may read which agents there are, in the hub's card and in
+        the agents' own. `front_agent` takes the messages to the hub itself that name no agent; else they are planned.
+        """
+        pushes = TaskPushes(outbox)
+        self._cards = Cards(hub, public_agents=public_agents, pushes=pushes.supported, signer=signer)
+        self.handler = HubHandler(hub, self._cards, pushes, front_agent=front_agent)
+        """What answers, whatever binding a request came over."""
+
+    def routes(self) -> list[BaseRoute]:
+        """Return the routes. They need `interhub.hub.faces.http.Entrance` around them, which names the caller."""
+        return _routes(self.handler, self._cards)
 
 
-def a2a_routes(hub: Hub, *, public_agents: bool = True) -> list[BaseRoute]:
-    """Return the routes of the A2A face.
-
-    They need `interhub.hub.faces.http.Entrance` around the application, which names the caller. `public_agents` says
-    whether callers without a key may read which agents there are, in the hub's card and in the agents' own.
-    """
-    cards = Cards(hub, public_agents=public_agents)
-    handler = HubHandler(hub, cards)
+def _routes(handler: HubHandler, cards: Cards) -> list[BaseRoute]:
     contexts = _Contexts()
     routes: list[BaseRoute] = []
     for path, home in ((HUB_PATH, ""), (AGENT_PATH, "/agents/{agent_id}")):
@@ -48,54 +60,20 @@ def a2a_routes(hub: Hub, *, public_agents: bool = True) -> list[BaseRoute]:
         # With and without a slash at the end: httpx appends one to a base URL, and the A2A TCK does so.
         for address in (path, f"{path}/"):
             (route,) = create_jsonrpc_routes(handler, address, contexts, enable_v0_3_compat=True)
-            routes.append(Route(address, _Strict(route.endpoint), methods=["POST"]))
-        old, new = old_rest_routes(handler, contexts), create_rest_routes(handler, contexts)
-        # The SDK ends its list with a Mount for any first segment as tenant, which would take every path after it; our
-        # interfaces name no tenant, the key does.
-        rest = [*old, *(_readable(route) for route in new if isinstance(route, Route))]
-        routes.append(Mount(f"{path}/rest", routes=rest))
+            routes.append(Route(address, StrictRpc(route.endpoint), methods=["POST"]))
+        old = old_rest_routes(handler, _Contexts("0.3"))
+        new = [strict_rest(route) for route in create_rest_routes(handler, contexts) if isinstance(route, Route)]
+        # The tenant is the first segment of the path (A2A 1.0, section 11.3); it stands last, for it may be any.
+        routes.append(Mount(f"{path}/rest", routes=[*old, *new, Mount("/{tenant}", routes=new)]))
     return routes
-
-
-class _Strict:
-    """Refuses what is not JSON, or too deep, as such: to the SDK half of that is an internal error, with its text."""
-
-    def __init__(self, endpoint: Callable[[Request], Awaitable[Response]]) -> None:
-        self._endpoint = endpoint
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request = Request(scope, receive)
-        try:
-            orjson.loads(await request.body())
-            response = await self._endpoint(request)
-        except orjson.JSONDecodeError as error:
-            said = {"code": -32700, "message": f"the request is not JSON: {error}"}
-            response = JSONResponse({"jsonrpc": "2.0", "id": None, "error": said})
-        if _PYDANTIC.search(getattr(response, "body", b"")):
-            # In 0.3 the SDK tells pydantic's own text. Nothing else of the response depends on its length.
-            response = Response(_PYDANTIC.sub(b"", response.body), response.status_code, media_type="application/json")
-        await response(scope, receive, send)
-
-
-def _readable(route: Route) -> Route:
-    """Refuse, before the SDK reads it, a body over REST that is not JSON; one that is empty is the SDK's to refuse."""
-    if "POST" not in (route.methods or ()):
-        return route
-    inner = route.endpoint
-
-    async def endpoint(request: Request) -> Response:
-        try:
-            orjson.loads(await request.body() or b"{}")
-        except orjson.JSONDecodeError as error:
-            return refusal(request.scope, BadRequest(f"the request is not JSON: {error}"))
-        found: Response = await inner(request)
-        return found
-
-    return Route(route.path, endpoint, methods=sorted(route.methods or ()))
 
 
 class _Contexts(ServerCallContextBuilder):
     """Says who calls, in which version of A2A, and whom."""
+
+    def __init__(self, only: str = "") -> None:
+        """`only` is the version of an address that serves no other."""
+        self._only = only
 
     def build(self, request: Request) -> ServerCallContext:
         """Build the context of a call.
@@ -105,8 +83,7 @@ class _Contexts(ServerCallContextBuilder):
                 version only, and not at the query (A2A 1.0, section 3.6.2).
         """
         version = asked_version(request)
-        if version and not _VERSION.fullmatch(version):
-            raise VersionNotSupportedError(f"A2A {version[:20]} is not spoken here; 1.0 and 0.3 are")
+        check_version(version, only=self._only)
         # The SDK reads the version from these headers: without them, every request of 1.0 would be taken for 0.3.
         headers = {**request.headers, "a2a-version": version}
         return ServerCallContext(
@@ -116,6 +93,7 @@ class _Contexts(ServerCallContextBuilder):
                 "agent_id": request.path_params.get("agent_id", ""),
                 "version": version or "0.3",
                 "receive": request.receive,
+                "after": request.headers.get(RESUME_HEADER, ""),
                 "facts": request.scope["state"].setdefault("facts", {}),
             },
             requested_extensions=get_requested_extensions(request.headers.getlist(HTTP_EXTENSION_HEADER)),

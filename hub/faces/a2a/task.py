@@ -1,5 +1,6 @@
 """A run as an A2A task, and its events as the updates of a stream (A2A 1.0, sections 4.1 and 4.2)."""
 
+import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
@@ -40,6 +41,8 @@ _STATES: Mapping[RunState, a2a.TaskState] = {
 }
 _RUN_STATES = {state: run_state for run_state, state in _STATES.items()}
 
+_SNAKE = re.compile(r"_([a-z])")
+
 _SAID = {
     EventKind.RUN_PLANNED: "planned",
     EventKind.RUN_STARTED: "started",
@@ -65,7 +68,7 @@ def task_of(run: Run, *, history: Sequence[Message] = (), artifacts: bool = True
     if run.agent_id:
         metadata[AGENT_KEY] = run.agent_id
     if steps and run.steps:
-        metadata[STEPS_KEY] = [step_shape(step) for step in run.steps]
+        metadata[STEPS_KEY] = [_camel(step_shape(step)) for step in run.steps]
     return a2a.Task(
         id=run.id,
         context_id=run.context_id,
@@ -133,7 +136,7 @@ def final_update(run: Run) -> a2a.TaskStatusUpdateEvent:
         task_id=run.id,
         context_id=run.context_id,
         status=status_of(run),
-        metadata=write_object({GENERATION_KEY: run.generation}),
+        metadata=write_object({GENERATION_KEY: run.generation, SEQUENCE_KEY: run.generation}),
     )
 
 
@@ -229,6 +232,11 @@ def _metadata(event: Event, agent_id: str) -> JsonObject:
         if isinstance(value, (int, float)):
             metadata[f"interhub/{name}"] = value
     return metadata
+
+
+def _camel(shape: JsonObject) -> JsonObject:
+    """Return a shape with its names in camelCase, as everything is that goes over A2A (A2A 1.0, section 5.5)."""
+    return {_SNAKE.sub(lambda found: found[1].upper(), name): value for name, value in shape.items()}
 
 
 def _text(payload: JsonObject, name: str) -> str:

@@ -79,7 +79,7 @@ async def test_a_message_becomes_a_run_whose_answer_is_an_artifact(site: Site) -
 async def test_steps_of_a_task_say_who_did_what(site: Site) -> None:
     task = await send(site, "echo hello")
     (step,) = task["metadata"]["interhub/steps"]
-    assert (step["path"], step["agent_id"], step["state"]) == ("work", "twin", "completed")
+    assert (step["path"], step["agentId"], step["state"]) == ("work", "twin", "completed")
 
 
 async def test_the_same_message_twice_is_one_task(site: Site) -> None:
@@ -367,7 +367,7 @@ async def test_tasks_are_listed_by_context_state_time_and_agent(site: Site) -> N
 
     assert await ids({"contextId": first["contextId"]}) == [asks["id"], first["id"]]
     assert await ids({"status": "TASK_STATE_INPUT_REQUIRED"}) == [asks["id"]]
-    assert await ids({"statusTimestampAfter": asks["status"]["timestamp"]}) == [scoped["id"]]
+    assert await ids({"statusTimestampAfter": asks["status"]["timestamp"]}) == [scoped["id"], asks["id"]]
     assert await ids({}, path="/agents/clerk/a2a") == [scoped["id"]]
     page = (await rpc(site, "ListTasks", {"includeArtifacts": True, "contextId": first["contextId"]}))["result"]
     assert texts(page["tasks"][1]) == {"answer": "1"}
@@ -537,7 +537,7 @@ async def test_rest_answers_with_http_statuses_and_error_details(site: Site) -> 
     assert (again.status_code, again.json()["error"]["details"][0]["reason"]) == (400, "TASK_NOT_CANCELABLE")
     malformed = await site.client.post("/a2a/rest/message:send", content=b"{", headers=V1)
     assert malformed.status_code == 400
-    assert (await site.client.get("/a2a/rest/elsewhere/tasks", headers=V1)).status_code == 404
+    assert (await site.client.get("/a2a/rest/tasks/x/y/z", headers=V1)).status_code == 404
 
 
 async def test_rest_streams_to_the_end(site: Site) -> None:
