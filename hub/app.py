@@ -43,6 +43,7 @@ from interhub.hub.late import LateAdapter
 from interhub.hub.policy import TenantPolicy
 from interhub.hub.push.config import PushConfig
 from interhub.hub.push.store import PushStore
+from interhub.hub.relook import Relook
 from interhub.hub.service import Hub, HubInfo
 from interhub.hub.settings import Settings
 from interhub.hub.supervisor.engine import DbosEngine, RunLimits
@@ -81,19 +82,11 @@ async def application(settings: Settings, home: DataDir, url: str) -> AsyncGener
         async def look_again(tenant: str, agent_id: str) -> None:
             await hub.refresh_agent(Principal(subject="interhub", tenant=tenant), agent_id)
 
-        looking: set[str] = set()
+        relook = Relook(lambda agent_id: hub.note_change(LOCAL.tenant, agent_id), tasks)
 
         def agent_changed(agent_id: str, method: str) -> None:
-            if agent_id in looking:
-                return  # one look sees what several notifications say
-            looking.add(agent_id)
-
-            async def look() -> None:
-                looking.discard(agent_id)
-                await hub.note_change(LOCAL.tenant, agent_id)
-
             log.debug("agent_says_it_changed", agent=agent_id, method=method)
-            tasks.start_soon(_guarded, "look at a changed agent", look)
+            relook.changed(agent_id)
 
         def forget(tenant: str, agent_id: str) -> None:
             tasks.start_soon(_guarded, "close connections", lambda: pool.evict(f"{tenant}/{agent_id}"))
