@@ -7,7 +7,7 @@ from typing import cast
 
 import orjson
 
-from interhub.adapters.base import Completed, InputRequired, LogLine, Progress, Resume, Update
+from interhub.adapters.base import Completed, InputRequest, InputRequired, LogLine, Progress, Resume, Update
 from interhub.adapters.content import DataPart, Part, RawPart, TextPart, UrlPart, text_of
 from interhub.adapters.errors import ProtocolViolation, RemoteRefused
 from interhub.agent_cards import Json, JsonObject
@@ -118,8 +118,6 @@ def update_of(method: str, params: JsonObject) -> Update | None:
 def question(requests: Mapping[str, JsonObject], *, state: Json, raw: JsonObject, label: str) -> InputRequired:
     """Put what a server asks (MCP elicitation) to the caller. `requests` are by the ids that answers are given under.
 
-    One form's schema is the answer's schema; several are the properties of one object, by their ids.
-
     Raises:
         RemoteRefused: it asks for what we said we do not offer, such as sampling.
     """
@@ -127,22 +125,21 @@ def question(requests: Mapping[str, JsonObject], *, state: Json, raw: JsonObject
     for key, request in requests.items():
         if request.get("method") != ELICIT:
             raise RemoteRefused(label, f"it asks for {request.get('method')} ({key}), which this hub does not offer it")
-    schemas: dict[str, JsonObject] = {}
-    for key, params in asked.items():
-        if isinstance(wanted := params.get("requestedSchema"), Mapping):
-            schemas[key] = wanted
-    parts: list[Part] = []
-    for params in asked.values():
-        parts.append(TextPart(text=str(params.get("message") or "")))
-        if params.get("mode") == "url" and params.get("url"):
-            parts.append(UrlPart(url=str(params["url"])))
-    schema: JsonObject | None = None
-    if len(asked) == 1:
-        schema = next(iter(schemas.values()), None)
-    elif schemas:
-        schema = {"type": "object", "properties": schemas, "required": list(schemas)}
-    auth = any(params.get("mode") == "url" for params in asked.values())
-    return InputRequired(question=tuple(parts), schema=schema, state=state, auth=auth, raw=raw)
+    found = [_input_request(key, params) for key, params in asked.items()]
+    if len(found) != 1:
+        return InputRequired.several(found, state=state, raw=raw)
+    one = found[0]
+    return InputRequired(question=one.question, schema=one.schema, state=state, auth=one.auth, raw=raw)
+
+
+def _input_request(key: str, params: JsonObject) -> InputRequest:
+    parts: list[Part] = [TextPart(text=str(params.get("message") or ""))]
+    auth = params.get("mode") == "url"
+    if auth and params.get("url"):
+        parts.append(UrlPart(url=str(params["url"])))
+    wanted = params.get("requestedSchema")
+    schema = wanted if isinstance(wanted, Mapping) else None
+    return InputRequest(key=key, question=tuple(parts), schema=schema, auth=auth)
 
 
 def url_elicitations(data: Json) -> dict[str, JsonObject] | None:
@@ -157,7 +154,8 @@ def url_elicitations(data: Json) -> dict[str, JsonObject] | None:
 def elicit_results(requests: Mapping[str, JsonObject], resume: Resume) -> dict[str, Json]:
     """Make the results of what was asked out of a person's answer, by the ids of the requests.
 
-    A form's fields are read from a data part; text alone answers a form that has one field, as that field's type.
+    A form's fields are read from a data part, those of one of several from their own field in there (null declines).
+    Text alone answers a form that has one field, as that field's type.
     """
     if not resume.accepted:
         return {key: {"action": "decline"} for key in requests}
@@ -166,12 +164,15 @@ def elicit_results(requests: Mapping[str, JsonObject], resume: Resume) -> dict[s
     results: dict[str, Json] = {}
     for key, request in requests.items():
         params = cast(JsonObject, request.get("params") or {})
-        if params.get("mode") == "url":
-            results[key] = {"action": "accept"}
-            continue
         given = data
         if len(requests) > 1 and isinstance(data, Mapping):
             given = data.get(key)
+            if given is None:
+                results[key] = {"action": "decline"}
+                continue
+        if params.get("mode") == "url":
+            results[key] = {"action": "accept"}
+            continue
         if isinstance(given, Mapping):
             results[key] = {"action": "accept", "content": given}
         else:

@@ -14,9 +14,11 @@ from .direct import DirectWay
 from .http import OnSession, http_streams, ignore_session
 from .session import Client, Diagnose, McpSession, SessionEvents, no_diagnosis, open_session
 from .stdio import StdioServer
+from .tasks import TASKS
 
-OUR_CAPABILITIES: JsonObject = {"elicitation": {"form": {}, "url": {}}}
-"""What we offer servers on shared sessions: to put questions to people. We lend them no model and no folders."""
+OUR_CAPABILITIES: JsonObject = {"elicitation": {"form": {}, "url": {}}, "extensions": {TASKS: {}}}
+"""What we offer servers on shared sessions: to put questions to people, and to follow tasks. We lend them no model and
+no folders."""
 
 
 @dataclass(frozen=True, kw_only=True)
