@@ -11,8 +11,10 @@ from datetime import UTC, datetime
 from typing import cast
 from uuid import uuid4
 
+from anyio import to_thread
 from sqlalchemy import Engine, select
 
+from interhub.agent_cards import JsonObject
 from interhub.registry.database import insert_new, secrets, writing
 
 from .bus import PostgresBus
@@ -46,8 +48,8 @@ class Cluster:
             found["bus"] = "what other replicas tell is not heard; is the database there?"
         return found
 
-    def members(self) -> list[dict[str, object]]:
-        """Return the replicas of this database, for people and probes. Blocks shortly.
+    async def members(self) -> list[JsonObject]:
+        """Return the replicas of this database, for probes: their names, not where they are.
 
         Raises:
             DatabaseUnusable: it cannot be read.
@@ -55,13 +57,12 @@ class Cluster:
         return [
             {
                 "replica": member.replica.executor_id,
-                "url": member.replica.url,
                 "version": member.replica.version,
                 "joined_at": member.joined_at.isoformat(),
                 "seen_s_ago": round(max(0.0, member.age_s), 1),
                 "self": member.replica.executor_id == self.executor_id,
             }
-            for member in self.membership.members()
+            for member in await to_thread.run_sync(self.membership.members)
             if not member.lost
         ]
 
