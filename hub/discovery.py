@@ -21,6 +21,7 @@ from interhub.adapters import (
 )
 from interhub.agent_cards import AgentCard, Binding, Endpoint, Json, JsonObject
 from interhub.agent_cards.canonical import digest
+from interhub.agent_cards.signature import SignatureState
 from interhub.registry import Agent, Health, HealthState, check_id, slug
 
 log = structlog.get_logger()
@@ -34,6 +35,16 @@ class FromUrl:
     headers: Mapping[str, str] = field(default_factory=dict[str, str])
     protocol: str = ""
     """"a2a" or "mcp"; empty finds out."""
+    allow_private: bool = False
+    """It may be at an address of loopback or of a private network."""
+    allow_bad_signature: bool = False
+    """Its card is taken even where a signature does not fit."""
+
+    @property
+    def options(self) -> dict[str, Json]:
+        """What is allowed, as options of the endpoint."""
+        allowed = {"allow_private": self.allow_private, "allow_bad_signature": self.allow_bad_signature}
+        return {name: True for name, value in allowed.items() if value}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,11 +155,19 @@ class Discovery:
         """Return the record with what the agent says about itself now, and its health.
 
         Raises:
+            UnusableCard: its card was signed by a key that we trust, and is no longer.
             AdapterError: it could not be reached.
         """
         if agent.adapter in ("team", "workflow"):
             return agent
         card = await self._describe(agent.adapter, agent.endpoint)
+        known, found = agent.card.signature, card.signature
+        if known.state is SignatureState.VERIFIED and found.state is not SignatureState.VERIFIED:
+            raise UnusableCard(
+                agent.endpoint.url,
+                f"the card of {agent.id!r} was {known}, and is now {found}; if that is meant, remove the agent and add "
+                "it again",
+            )
         now = datetime.now(UTC)
         health = Health(state=HealthState.HEALTHY, checked_at=now)
         return replace(agent, card=card, digest=digest(card), health=health, updated_at=now)
@@ -159,6 +178,7 @@ class Discovery:
         return await self._adapters[adapter].describe(endpoint)
 
     async def _look_at_url(self, source: FromUrl) -> tuple[str, AgentCard, Endpoint]:
+        from interhub.adapters.addresses import AddressRefused
         from interhub.adapters.egress import check_url  # late: it brings httpx
 
         check_url(source.url)
@@ -167,7 +187,7 @@ class Discovery:
         for protocol in order:
             try:
                 return await self._look_with(protocol, source)
-            except RemoteDenied:
+            except (RemoteDenied, AddressRefused):
                 raise
             except AdapterError as failure:
                 log.debug("discovery_failed", url=source.url, protocol=protocol, error=str(failure))
@@ -185,9 +205,9 @@ class Discovery:
     async def _look_with(self, protocol: str, source: FromUrl) -> tuple[str, AgentCard, Endpoint]:
         if protocol == "mcp":
             binding = Binding.MCP_SSE if urlsplit(source.url).path.rstrip("/").endswith("/sse") else Binding.MCP_HTTP
-            endpoint = Endpoint(binding=binding, url=source.url, headers=source.headers)
+            endpoint = Endpoint(binding=binding, url=source.url, headers=source.headers, options=source.options)
             return "mcp", await self._describe("mcp", endpoint), endpoint
-        probe = Endpoint(binding=Binding.A2A_JSONRPC, url=source.url, headers=source.headers)
+        probe = Endpoint(binding=Binding.A2A_JSONRPC, url=source.url, headers=source.headers, options=source.options)
         card = await self._describe("a2a", probe)
         # The adapter lists what it can speak, preferred first, and has put our headers on what shares the card's
         # origin only: a card that names another host must not be sent our credentials.

@@ -46,6 +46,12 @@ def add(
     protocol: Annotated[str, typer.Option(help="a2a or mcp, where a URL's is not to be found out.")] = "",
     framework: Annotated[str, typer.Option(help="Of path.py:object: langgraph, crewai, ...")] = "",
     requirements: Annotated[str, typer.Option(help="Of path.py:object: a requirements file to install besides.")] = "",
+    allow_private: Annotated[
+        bool, typer.Option("--allow-private", help="Of a URL: it may be in a private network, by its name.")
+    ] = False,
+    allow_bad_signature: Annotated[
+        bool, typer.Option("--allow-bad-signature", help="Of a URL: take its card even if a signature does not fit.")
+    ] = False,
 ) -> None:
     """Reach an agent, and register it."""
     from .sources import Given, pairs, read
@@ -60,6 +66,8 @@ def add(
         protocol=protocol,
         framework=framework,
         requirements=requirements,
+        allow_private=allow_private,
+        allow_bad_signature=allow_bad_signature,
     )
     found = read(given)
     hub = here.hub()
@@ -122,6 +130,8 @@ def show_agent(context: typer.Context, agent: Annotated[str, typer.Argument(help
             console.print(f"  next try  {_when('', health['next_try_at'])}")
         for connection in found["connections"]:
             console.print(f"  session   {escape(_session(connection))}")
+        if found["adapter"] == "a2a":
+            console.print(f"  card      {escape(_signed(found['signature']))}")
         console.print(f"  digest    {found['digest']}")
         console.print(f"  added     {_when('', found['created_at'])}")
         for warning in found["warnings"]:
@@ -238,6 +248,19 @@ def _session(connection: dict[str, Any]) -> str:
     if connection["next_try_at"]:
         words += f" (next try {_when('', connection['next_try_at'])})"
     return words
+
+
+def _signed(signature: dict[str, Any]) -> str:
+    match signature["state"]:
+        case "verified":
+            covers = "" if signature["whole"] else "; what is not covered was left aside"
+            return f"signed by {signature['key_id']} ({signature['key_source']}){covers}"
+        case "unverifiable":
+            return f"signed, not verified: {signature['why']}"
+        case "invalid":
+            return f"BAD SIGNATURE: {signature['why']}"
+        case _:
+            return "unsigned"
 
 
 def _when(lead: str, at: str | None) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 from interhub.hub.errors import BadRequest
 
+_OF_URLS = ("allow_private", "allow_bad_signature")
 _OBJECT = re.compile(r"(?P<path>.+\.py):(?P<object>[A-Za-z_][\w.]*)")
 
 
@@ -25,6 +26,8 @@ class Given:
     protocol: str = ""
     framework: str = ""
     requirements: str = ""
+    allow_private: bool = False
+    allow_bad_signature: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +61,7 @@ def read(given: Given) -> Read:
     if given.command:
         if given.source:
             raise BadRequest(f"both {given.source!r} and a command after -- were given", "give one of them")
-        _refuse(given, "a command", "headers", "protocol", "framework", "requirements")
+        _refuse(given, "a command", "headers", "protocol", "framework", "requirements", *_OF_URLS)
         body = {"kind": "command", "command": _runnable(given.command), "env": dict(given.env), "cwd": os.getcwd()}
         return Read(wanted=(Wanted(title=" ".join(given.command), body={**common, **body}),))
     source = given.source
@@ -69,6 +72,7 @@ def read(given: Given) -> Read:
         if given.protocol not in ("", "a2a", "mcp"):
             raise BadRequest(f"--protocol is a2a or mcp, not {given.protocol!r}")
         body = {"kind": "url", "url": source, "headers": dict(given.headers), "protocol": given.protocol}
+        body |= {name: True for name in _OF_URLS if getattr(given, name)}
         return Read(wanted=(Wanted(title=source, body={**common, **body}),))
     found = _OBJECT.fullmatch(source)
     if found is not None:
@@ -80,7 +84,7 @@ def read(given: Given) -> Read:
         raise BadRequest(
             f"{source} names no object in the file", f"give it as {source}:NAME, for example {source}:graph"
         )
-    _refuse(given, "a file", "headers", "env", "protocol", "framework", "requirements")
+    _refuse(given, "a file", "headers", "env", "protocol", "framework", "requirements", *_OF_URLS)
     return _file(path, common)
 
 
@@ -100,7 +104,7 @@ def pairs(values: Sequence[str], separator: str, option: str) -> dict[str, str]:
 
 
 def _worker(given: Given, found: re.Match[str]) -> dict[str, Any]:
-    _refuse(given, "a worker", "headers", "protocol")
+    _refuse(given, "a worker", "headers", "protocol", *_OF_URLS)
     path = Path(found["path"]).expanduser().absolute()
     if not path.is_file():
         raise BadRequest(f"there is no file {path}")
@@ -175,7 +179,7 @@ def _runnable(command: Sequence[str]) -> list[str]:
 
 def _refuse(given: Given, what: str, *options: str) -> None:
     names = {"headers": "--header", "env": "--env"}
-    wrong = [names.get(option, f"--{option}") for option in options if getattr(given, option)]
+    wrong = [names.get(option, f"--{option.replace('_', '-')}") for option in options if getattr(given, option)]
     if wrong:
         raise BadRequest(f"{' and '.join(wrong)} cannot go with {what}")
 

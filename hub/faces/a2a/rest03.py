@@ -6,6 +6,7 @@ are private to the SDK, and pinned by tests.
 """
 
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import orjson
@@ -23,6 +24,8 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from .push03 import OldPushes
+
 log = structlog.get_logger()
 
 _CODES = frozenset({-32700, -32600, -32601, -32602, -32603, *range(-32007, -32000)})
@@ -32,10 +35,15 @@ _CODES = frozenset({-32700, -32600, -32601, -32602, -32603, *range(-32007, -3200
 def old_rest_routes(handler: RequestHandler, contexts: ServerCallContextBuilder) -> list[Route]:
     """Return the routes of A2A 0.3 over HTTP+JSON."""
     adapter = _OldRest(handler, contexts)
-    return [Route(path, endpoint, methods=[method]) for (path, method), endpoint in adapter.routes().items()]
+    endpoints = {**adapter.routes(), **adapter.pushes(OldPushes(handler))}
+    return [Route(path, endpoint, methods=[method]) for (path, method), endpoint in endpoints.items()]
 
 
 class _OldRest(REST03Adapter):
+    def pushes(self, pushes: OldPushes) -> dict[tuple[str, str], Callable[[Request], Awaitable[Response]]]:
+        """Return the routes of push notification configurations."""
+        return {key: partial(self._handle_request, method) for key, method in pushes.methods().items()}
+
     async def _handle_request(
         self, method: Callable[[Request, ServerCallContext], Awaitable[Any]], request: Request
     ) -> Response:

@@ -38,10 +38,22 @@ class AddUrl(_Add):
     url: str = Field(description="http(s) URL.")
     protocol: Literal["", "a2a", "mcp"] = Field(default="", description="Empty finds out.")
     headers: dict[str, str] = Field(default={}, description="Sent with every request; `${NAME}` is expanded late.")
+    allow_private: bool = Field(
+        default=False, description="It may be at an address of loopback or of a private network."
+    )
+    allow_bad_signature: bool = Field(
+        default=False, description="Its card is taken even where a signature does not fit."
+    )
 
     def source(self) -> Source:
         """Return it as discovery knows it."""
-        return FromUrl(url=self.url, headers=self.headers, protocol=self.protocol)
+        return FromUrl(
+            url=self.url,
+            headers=self.headers,
+            protocol=self.protocol,
+            allow_private=self.allow_private,
+            allow_bad_signature=self.allow_bad_signature,
+        )
 
 
 class AddCommand(_Add):
