@@ -27,6 +27,7 @@ from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS, MODERN_PROTOCOL_VERSI
 
 from interhub.adapters import Call, Principal
 from interhub.adapters.mcp.relay import Asked, McpRelay, ServerFacts
+from interhub.adapters.mcp.tasks import name_header
 from interhub.agent_cards import Capability, JsonObject, Kind
 from interhub.hub.dispatch import began
 from interhub.hub.errors import problem_of
@@ -45,6 +46,8 @@ from .agent_wire import (
     said,
     tell,
 )
+from .task_ids import TaskIds
+from .tasks import TASK_METHODS, check_name
 from .turn import principal_of
 
 USES = {
@@ -63,8 +66,10 @@ log = structlog.get_logger()
 class Relay:
     """One MCP server behind the hub, as a server of the SDK whose every answer is the upstream's."""
 
-    def __init__(self, hub: AgentHub, agent: Agent, tasks: anyio.abc.TaskGroup) -> None:
+    def __init__(self, hub: AgentHub, agent: Agent, tasks: anyio.abc.TaskGroup, *, state_key: bytes) -> None:
+        """Take the hub and the agent; `state_key` marks the ids of the agent's tasks."""
         self._hub = hub
+        self._task_ids = TaskIds(state_key, agent=f"{agent.tenant}/{agent.id}")
         self._tasks = tasks
         self.agent = agent
         self._bus = InMemorySubscriptionBus()
@@ -171,11 +176,18 @@ class Relay:
         if ctx.request is not None:
             headers = {name: value for name, value in ctx.request.headers.items() if name.startswith(_PARAM_HEADER)}
 
-        async def notify(method: str, params: JsonObject) -> None:
-            await tell(ctx, method, params)
+        owner = principal.key
+        params = params_of(ctx)
+        if ctx.method in TASK_METHODS:
+            check_name(ctx, str(params.get("taskId")))
+        if task_id := self._task_ids.asked(ctx.method, params, owner):
+            headers |= name_header(task_id)
 
-        reply = await upstream.send(ctx.method, params_of(ctx), owner=principal.key, notify=notify, headers=headers)
-        result = result_of(reply)
+        async def notify(method: str, note: JsonObject) -> None:
+            await tell(ctx, method, self._task_ids.notified(method, note, owner))
+
+        reply = await upstream.send(ctx.method, params, owner=owner, notify=notify, headers=headers)
+        result = self._task_ids.answered(ctx.method, result_of(reply), owner)
         if ctx.method == "subscriptions/listen":
             result["_meta"] = {**meta_of(result), SUBSCRIPTION_ID: ctx.request_id}
         return result
