@@ -43,6 +43,10 @@ class SigningKeys:
             return self._keys()
         return (self._own, *(key for key in self._stored() if key.id != self._own.id))
 
+    def exist(self) -> bool:
+        """Return whether there is a key, without making one."""
+        return self._own is not None or bool(self._stored())
+
     def key_set(self) -> dict[str, Json]:
         """Return the public halves as a JSON Web Key Set (RFC 7517)."""
         return {"keys": [key.public_jwk() for key in self.all()]}

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from . import agents, connect, keys, process, runs, workers, workflows
+from . import agents, cards, connect, keys, process, runs, upkeep, workers, workflows
 from .failures import report
 from .session import Session
 
@@ -24,6 +24,7 @@ app.add_typer(runs.app, name="runs")
 app.add_typer(workflows.app, name="workflows")
 app.add_typer(workers.app, name="workers")
 app.add_typer(keys.app, name="key")
+app.add_typer(cards.app, name="cards")
 app.command("serve")(process.serve)
 app.command("stop")(process.stop)
 app.command("mcp")(process.mcp)
@@ -31,6 +32,7 @@ app.command("find")(agents.find)
 app.command("run")(runs.run)
 app.command("connect")(connect.connect)
 app.command("doctor")(process.doctor)
+app.command("gc")(upkeep.gc)
 app.command("version")(process.version)
 
 _EVERYWHERE = {"--json": False, "--debug": False, "--data-dir": True, "--config": True}
