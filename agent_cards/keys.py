@@ -102,7 +102,7 @@ def read_private_keys(document: bytes, source: str) -> tuple[SigningKey, ...]:
     for shaped in _members_of_set(document, source):
         try:
             private = PyJWK(dict(shaped)).key
-        except (PyJWTError, ValueError, TypeError) as error:
+        except (PyJWTError, ValueError, TypeError, KeyError) as error:
             raise BadKey(source, f"a key that cannot be read: {error}") from error
         kid = shaped.get("kid")
         keys.append(SigningKey.of(private, source, key_id=kid if isinstance(kid, str) else ""))
@@ -133,7 +133,7 @@ def read_key_set(document: bytes, source: str) -> tuple[VerifyKey, ...]:
         try:
             key = PyJWK(public).key
             algorithm = algorithm_of(key, source)
-        except (PyJWTError, ValueError, TypeError, BadKey):
+        except (PyJWTError, ValueError, TypeError, KeyError, BadKey):
             continue
         if shaped.get("alg") in (None, algorithm):
             keys.append(VerifyKey(id=kid, algorithm=algorithm, public=cast(PublicKey, key), source=source))
