@@ -11,7 +11,14 @@ Object: TypeAlias = Mapping[str, Any]
 
 ANNOTATION = "x-mcp-header"
 
-_NAMED = {"tools/call": "name", "prompts/get": "name", "resources/read": "uri"}
+_NAMED = {
+    "tools/call": "name",
+    "prompts/get": "name",
+    "resources/read": "uri",
+    "tasks/get": "taskId",
+    "tasks/update": "taskId",
+    "tasks/cancel": "taskId",
+}
 
 
 class RequestHeaders:

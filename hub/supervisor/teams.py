@@ -318,6 +318,7 @@ class SupervisedConnection:
                 schema=question.schema,
                 state={"run": run.id, "question": question.id},
                 auth=question.auth,
+                requests=question.requests,
             )
         match run.state:
             case RunState.COMPLETED:

@@ -247,7 +247,8 @@ async def test_a_list_that_is_none_is_a_violation(listed: Any, words: str) -> No
         ({"content": "text"}, "not a list of blocks"),
         ({"content": [{"type": "text"}]}, "of type 'text' has no text"),
         ({"content": [{"type": "image", "data": "***", "mimeType": "image/png"}]}, "is not base64"),
-        ({"content": [], "resultType": "task"}, "a result of type 'task', which nobody asked for"),
+        ({"content": [], "resultType": "task"}, "a task that has no id"),
+        ({"content": [], "resultType": "dream"}, "a result of type 'dream', which nobody asked for"),
     ],
 )
 async def test_a_result_of_no_known_shape_is_a_violation(called: Any, words: str) -> None:

@@ -346,3 +346,4 @@ def test_a_tools_promised_arguments_are_repeated_in_headers_once_it_was_listed()
     headers.learn({"tools": [{"name": "go", "inputSchema": schema}]})
     promised = {"mcp-param-region": "=?base64?w45sZQ==?=", "mcp-param-far": "true"}
     assert headers.of("tools/call", call, "2026-07-28") == plain | promised
+    assert headers.of("tasks/get", {"taskId": "t-1"}, "2026-07-28")["mcp-name"] == "t-1"
