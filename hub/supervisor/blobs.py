@@ -17,14 +17,14 @@ MAX_INLINE_BYTES = 100_000
 """A larger value is kept as a blob: the engine would store it twice, and every replay read it."""
 
 
-async def pack(journal: Journal, value: StepValue) -> dict[str, Json]:
-    """Return the envelope of a value; a large one is kept as a blob first."""
+async def pack(journal: Journal, value: StepValue, run_id: str) -> dict[str, Json]:
+    """Return the envelope of a value; a large one is kept as a blob first, as long as the root run is."""
     shaped = value.dump()
     data = orjson.dumps(shaped)
     if len(data) <= MAX_INLINE_BYTES:
         return succeeded(value)
     now = datetime.now(UTC)
-    name = await journal.write(lambda connection: records.put_blob(connection, data, now))
+    name = await journal.write(lambda connection: records.put_blob(connection, data, now, run_id=run_id))
     return {"ok": True, "blob": name}
 
 

@@ -15,7 +15,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from interhub.adapters.content import parts_from_json
 from interhub.agent_cards import Json, JsonObject
-from interhub.registry.database import blobs, delegations, events, insert_new, questions, runs
+from interhub.registry.database import blob_uses, blobs, delegations, events, insert_new, questions, runs
 
 from .envelope import mapping, requests_from_json
 from .run import Question, RunFilter, RunState
@@ -275,11 +275,17 @@ def blob_id(data: bytes) -> str:
     return f"sha256:{sha256(data).hexdigest()}"
 
 
-def put_blob(connection: Connection, data: bytes, at: datetime) -> str:
-    """Keep a value, and return its id."""
+def put_blob(connection: Connection, data: bytes, at: datetime, *, run_id: str) -> str:
+    """Keep a value for a run, and return its id.
+
+    Its time is that of the last putting, so that `retention` does not remove what is just being put again.
+    """
     name = blob_id(data)
     values = {"id": name, "media_type": "application/json", "size": len(data), "bytes": data, "created_at": at}
-    insert_new(connection, blobs, values)
+    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
+    put = dialect.insert(blobs).values(values)
+    connection.execute(put.on_conflict_do_update(index_elements=["id"], set_={"created_at": at}))
+    insert_new(connection, blob_uses, {"run_id": run_id, "blob_id": name})
     return name
 
 

@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             for seed in seeds:
                 began = time.monotonic()
                 url = database(server, f"cluster_{seed}")
-                tally = disturb(folder / f"cluster-{seed}", server, url, seed=seed, runs=6, rounds=10)
+                tally = disturb(folder / f"cluster-{seed}", server, url, seed=seed, runs=2, rounds=8)
                 slowest = max(tally.take_overs_s, default=None)
                 found = tally.verdict
                 row(

@@ -43,23 +43,25 @@ def disturb(
     every_s: tuple[float, float] = (2.0, 4.0),
     deeds: tuple[str, ...] = ("kill", "kill", "freeze", "restart"),
 ) -> Tally:
-    """Carry out runs while something happens to a replica, or to the server, every few seconds."""
+    """Carry out runs while something happens to a replica, or to the server, every few seconds.
+
+    `runs` begin at once, and as many again whenever something happens, but the last time.
+    """
     rng = random.Random(seed)
     tally = Tally()
     with lasting(folder) as agent, hubs(folder, url, 3) as replicas, Balancer(replicas) as balancer:
         register(replicas[0].client, agent)
         client = balancer.client
         began = time.monotonic()
-        ids = [begin(client, seed * 100 + number, f"chaos-{seed}-{number}") for number in range(runs)]
-        over = threading.Event()
-        answering = threading.Thread(target=_answer_all, args=(client, ids, over), daemon=True)
+        ids: list[str] = []
+        all_begun, over = threading.Event(), threading.Event()
+        answering = threading.Thread(target=_answer_all, args=(client, ids, all_begun, over), daemon=True)
         answering.start()
         try:
             taken: list[Snapshot] = []
             for turn in range(rounds):
+                ids += [begin(client, seed * 1000 + turn * 10 + n, f"chaos-{seed}-{turn}-{n}") for n in range(runs)]
                 time.sleep(rng.uniform(*every_s))
-                if over.is_set():
-                    break
                 deed = deeds[turn % len(deeds)]
                 victim = rng.choice(replicas)
                 if deed == "kill":
@@ -71,6 +73,7 @@ def disturb(
                     server.stop()
                     time.sleep(rng.uniform(0.2, 1.0))
                     server.start()
+            all_begun.set()
             over.wait(ENDS_WITHIN_S)
         finally:
             over.set()
@@ -131,15 +134,15 @@ def _freeze(victim: Hub, rng: random.Random, tally: Tally) -> None:
         victim.start()
 
 
-def _answer_all(client: Client, ids: list[str], over: threading.Event) -> None:
-    """Be the person whom runs ask, until all have ended."""
-    waiting = list(ids)
-    while waiting and not over.is_set():
-        for run_id in list(waiting):
+def _answer_all(client: Client, ids: list[str], all_begun: threading.Event, over: threading.Event) -> None:
+    """Be the person whom runs ask, until all have ended; `ids` grows meanwhile."""
+    ended: set[str] = set()
+    while not over.is_set() and not (all_begun.is_set() and len(ended) == len(ids)):
+        for run_id in [one for one in ids if one not in ended]:
             try:
                 run = client.ask("GET", f"/api/runs/{run_id}")
                 if run["ended_at"] is not None:
-                    waiting.remove(run_id)
+                    ended.add(run_id)
                 elif run["state"] == "input_required":
                     answer(client, run)
             except (NotServed, Refused):

@@ -65,5 +65,3 @@ def _to_the_end(one: Hub, run_id: str) -> None:
             return
         if run["state"] == "input_required":
             _answer(one, run)
-
-

@@ -34,6 +34,7 @@ from .bodies import (
 )
 from .operations import Asked, Operation, json_bytes, json_response, openapi
 from .state import StateSeal
+from .upkeep import Upkeep
 
 Readiness: TypeAlias = Callable[[], Awaitable[Mapping[str, str]]]
 """Returns what is not ready, and why; nothing when all is."""
@@ -54,6 +55,7 @@ def rest_routes(
     *,
     readiness: Readiness,
     replicas: Replicas | None = None,
+    upkeep: Upkeep | None = None,
     state_key: bytes | None = None,
     pushes: PushStore | None = None,
 ) -> list[BaseRoute]:
@@ -61,7 +63,7 @@ def rest_routes(
 
     They need `interhub.hub.faces.http.Entrance` around the application, which names the caller.
     """
-    listed = operations(hub, readiness=readiness, replicas=replicas, state_key=state_key, pushes=pushes)
+    listed = operations(hub, readiness=readiness, replicas=replicas, upkeep=upkeep, state_key=state_key, pushes=pushes)
     return [operation.route() for operation in listed]
 
 
@@ -70,12 +72,15 @@ def operations(
     *,
     readiness: Readiness,
     replicas: Replicas | None = None,
+    upkeep: Upkeep | None = None,
     state_key: bytes | None = None,
     pushes: PushStore | None = None,
 ) -> list[Operation[Any, Any]]:
     """Return all that can be asked."""
     agents, runs = _Agents(hub, StateSeal(state_key or secrets.token_bytes(32))), _Runs(hub, pushes)
     listed: list[Operation[Any, Any]] = [*agents.operations(), *runs.operations(), *_probes(hub, readiness, replicas)]
+    if upkeep is not None:
+        listed += upkeep.operations()
 
     async def document(asked: Asked[None, None]) -> Response:
         return json_response(openapi(listed, version=hub.info.version, url=hub.info.base_url))

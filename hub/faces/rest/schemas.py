@@ -262,6 +262,16 @@ SCHEMAS: dict[str, Schema] = {
         replicas=_list("Replica"),
         optional=("replicas",),
     ),
+    "Removed": _object(
+        dry_run=_FLAG,
+        rules={"type": "object"},
+        runs=_INTEGER,
+        events=_INTEGER,
+        blobs=_INTEGER,
+        blob_bytes=_INTEGER,
+        audit=_INTEGER,
+        oldest_ended_at={"type": ["string", "null"]},
+    ),
     "Replica": _object(replica=_TEXT, version=_TEXT, joined_at=_TEXT, seen_s_ago={"type": "number"}, self=_FLAG),
     "Problem": {
         "type": "object",
