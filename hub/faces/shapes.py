@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TypeAlias
+from urllib.parse import urlsplit
 
 from interhub.adapters import Completed, InputRequired, Outcome, Part, Usage
 from interhub.adapters.content import artifact_to_json, message_to_json, part_to_json
@@ -65,10 +66,20 @@ def agent_shape(
     if capabilities:
         shaped["capabilities"] = [capability_shape(capability) for capability in card.capabilities]
         shaped["card"] = _card_shape(card)
-        shaped["warnings"] = [str(finding) for finding in findings(card)]
+        shaped["warnings"] = [*(str(finding) for finding in findings(card)), *_elsewhere(agent)]
     if connections is not None:
         shaped["connections"] = [connection_shape(each) for each in connections]
     return shaped
+
+
+def _elsewhere(agent: Agent) -> list[str]:
+    """Say which interfaces of a card are on another host than the card: its author could have named any."""
+    card_url = agent.endpoint.options.get("card_url")
+    if not isinstance(card_url, str):
+        return []
+    own = urlsplit(card_url).hostname
+    urls = dict.fromkeys(each.url for each in agent.card.interfaces if urlsplit(each.url).hostname != own)
+    return [f"interface {url} is on another host than the card, {own}" for url in urls]
 
 
 def connection_shape(connection: ConnectionState) -> Shape:
