@@ -18,7 +18,6 @@ from anyio import to_thread
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.applications import Starlette
-from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from interhub.adapters import Adapter, Principal
@@ -36,7 +35,7 @@ from interhub.hub.dispatch import Dispatcher
 from interhub.hub.errors import SettingsInvalid
 from interhub.hub.faces.http import KEYS_PATH, Entrance, Perimeter
 from interhub.hub.faces.refusals import exception_handlers
-from interhub.hub.front import Faces, LateFaces, Rest
+from interhub.hub.front import Faces, LateFaces, McpFirst, McpPlaces, Rest
 from interhub.hub.grpc_port import GrpcPort, grpc_address, open_grpc_port
 from interhub.hub.health import HealthKeeper
 from interhub.hub.late import LateAdapter
@@ -44,17 +43,22 @@ from interhub.hub.policy import TenantPolicy
 from interhub.hub.push.config import PushConfig
 from interhub.hub.push.store import PushStore
 from interhub.hub.relook import Relook
+from interhub.hub.roster import AGENT_TOPIC
 from interhub.hub.service import Hub, HubInfo
 from interhub.hub.settings import Settings
 from interhub.hub.supervisor.engine import DbosEngine, RunLimits
+from interhub.hub.supervisor.retention import Retention, Rules
+from interhub.hub.supervisor.slots import Slots
 from interhub.hub.supervisor.supervisor import Supervisor
 from interhub.hub.version import VERSION
 from interhub.registry import DatabaseUnusable, RegistryError
+from interhub.registry.cached import CachedRegistry
 from interhub.registry.database import open_database, reading
 from interhub.registry.search import Index
 from interhub.registry.sql import SqlRegistry
 
 from .faces.rest.routes import rest_routes
+from .faces.rest.upkeep import Upkeep
 
 log = structlog.get_logger()
 
@@ -74,7 +78,7 @@ async def application(settings: Settings, home: DataDir, url: str) -> AsyncGener
         database = await to_thread.run_sync(open_database, _database_url(settings, home))
         stack.callback(database.dispose)
         audit = stack.enter_context(SqlAuditLog(database))
-        registry, index = SqlRegistry(database), Index()
+        registry, index = CachedRegistry(SqlRegistry(database)), Index()
         pool = await stack.enter_async_context(ConnectionPool(idle_s=settings.limits.connection_idle_s))
         tasks = await stack.enter_async_context(anyio.create_task_group())
         stack.callback(tasks.cancel_scope.cancel)
@@ -83,6 +87,7 @@ async def application(settings: Settings, home: DataDir, url: str) -> AsyncGener
             await hub.refresh_agent(Principal(subject="interhub", tenant=tenant), agent_id)
 
         relook = Relook(lambda agent_id: hub.note_change(LOCAL.tenant, agent_id), tasks)
+        stack.callback(relook.end)
 
         def agent_changed(agent_id: str, method: str) -> None:
             log.debug("agent_says_it_changed", agent=agent_id, method=method)
@@ -94,6 +99,9 @@ async def application(settings: Settings, home: DataDir, url: str) -> AsyncGener
         engine_url = _engine_url(settings, home)
         replicas = await to_thread.run_sync(cluster, database, home, settings.replicas, url)
         bus = replicas.bus if replicas is not None else NoBus()
+        # Before whoever follows the notice by reading.
+        bus.hear(AGENT_TOPIC, lambda name: registry.forget())
+        bus.hear_gaps(registry.forget)
         engine = DbosEngine(
             engine_url,
             executor_id=replicas.executor_id if replicas is not None else "local",
@@ -111,6 +119,7 @@ async def application(settings: Settings, home: DataDir, url: str) -> AsyncGener
             database=database,
             engine=engine,
             bus=bus,
+            slots=Slots(settings.queues.calls, settings.queues.tenant_calls),
         )
         adapters.update(load_adapters({**late, **supervisor.adapters()}))
         authenticator = api_keys(settings, home)
@@ -147,6 +156,9 @@ async def application(settings: Settings, home: DataDir, url: str) -> AsyncGener
             replicas.membership.watch(engine, supervisor.mend)
             stack.push_async_callback(replicas.membership.rest)
         tasks.start_soon(_guarded, "health", health.run)
+        retention, rules = Retention(database=database, engine=engine), _rules(settings)
+        if rules.any:
+            tasks.start_soon(_guarded, "retention", lambda: retention.run(rules, settings.retention.every_h * 3600))
         state_key = home.state_key()
         if replicas is not None:
             state_key = await to_thread.run_sync(shared_key, database, STATE_KEY)
@@ -172,6 +184,7 @@ async def application(settings: Settings, home: DataDir, url: str) -> AsyncGener
                     hub,
                     readiness=readiness,
                     replicas=replicas.members if replicas is not None else None,
+                    upkeep=Upkeep(retention, rules),
                     state_key=state_key,
                     pushes=pushes,
                 ),
@@ -179,7 +192,7 @@ async def application(settings: Settings, home: DataDir, url: str) -> AsyncGener
             ],
             exception_handlers=exception_handlers(),
         )
-        yield Entrance(routed, authenticator=authenticator, perimeter=_perimeter(settings))
+        yield Entrance(McpFirst(faces, routed), authenticator=authenticator, perimeter=_perimeter(settings))
 
 
 def _adapters(settings: Settings, home: DataDir, agent_changed: Callable[[str, str], None]) -> dict[str, LateAdapter]:
@@ -293,10 +306,6 @@ def _protocol_faces(
     )
     routes = [
         key_set_route(signing.key_set),
-        Route("/mcp", whole),
-        Route("/mcp/", whole),
-        Route("/agents/{agent_id}/mcp", single),
-        Route("/agents/{agent_id}/mcp/", single),
         *a2a.routes(),
     ]
 
@@ -308,7 +317,7 @@ def _protocol_faces(
             outbox.running() if outbox is not None else nullcontext(),
             grpc.serving(a2a.handler) if grpc is not None else nullcontext(),
         ):
-            yield Starlette(routes=routes, exception_handlers=exception_handlers())
+            yield McpPlaces(whole, single, Starlette(routes=routes, exception_handlers=exception_handlers()))
 
     return served()
 
@@ -390,6 +399,11 @@ def _run_limits(settings: Settings) -> RunLimits | None:
     if queues.tenant_runs is None and queues.tenant_starts_per_minute is None:
         return None
     return RunLimits(at_once=queues.tenant_runs, starts=queues.tenant_starts_per_minute, period_s=60.0)
+
+
+def _rules(settings: Settings) -> Rules:
+    kept = settings.retention
+    return Rules(runs_days=kept.runs_days, runs_per_tenant=kept.runs_per_tenant, audit_days=kept.audit_days)
 
 
 def _perimeter(settings: Settings) -> Perimeter:

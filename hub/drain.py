@@ -1,6 +1,8 @@
 """Ends event streams when the hub stops, so that a client that listens for ever does not hold the process up."""
 
-import anyio
+import asyncio
+from typing import Any
+
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 
@@ -12,7 +14,7 @@ class Drain:
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self._streams: set[anyio.CancelScope] = set()
+        self._streams: set[_Answer] = set()
         self._ending = False
 
     def end_streams(self) -> None:
@@ -26,26 +28,55 @@ class Drain:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        ended = False
-
-        async def watched(message: Message) -> None:
-            nonlocal ended
-            await send(message)
-            if message["type"] == "http.response.start":
-                if _is_stream(message):
-                    self._streams.add(stream)
-                    if self._ending:
-                        stream.cancel()
-            elif not message.get("more_body", False):
-                ended = True
-
-        with anyio.CancelScope() as stream:
-            try:
-                await self._app(scope, receive, watched)
-            finally:
-                self._streams.discard(stream)
-        if stream.cancelled_caught and not ended:
+        answer = _Answer(self, send)
+        try:
+            await self._app(scope, receive, answer)
+        except asyncio.CancelledError:
+            if not answer.canceled:
+                raise
+            answer.task.uncancel()
+        finally:
+            self._streams.discard(answer)
+        if answer.canceled and not answer.ended:
             await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    def opened(self, stream: "_Answer") -> None:
+        """Take note of a stream."""
+        self._streams.add(stream)
+        if self._ending:
+            stream.cancel()
+
+
+class _Answer:
+    """A `send` that notices when a stream begins.
+
+    The request's task itself is cancelled, not a scope of anyio's around it: a scope for every request costs as much
+    as a tenth of a proxied call, and hardly one is needed.
+    """
+
+    __slots__ = ("_drain", "_send", "canceled", "ended", "task")
+
+    def __init__(self, drain: Drain, send: Send) -> None:
+        task: asyncio.Task[Any] | None = asyncio.current_task()
+        assert task is not None, "a request is served by a task"
+        self.task = task
+        self.canceled = False
+        self.ended = False
+        self._drain = drain
+        self._send = send
+
+    async def __call__(self, message: Message) -> None:
+        await self._send(message)
+        if message["type"] == "http.response.start":
+            if _is_stream(message):
+                self._drain.opened(self)
+        elif not message.get("more_body", False):
+            self.ended = True
+
+    def cancel(self) -> None:
+        if not self.canceled and not self.ended:
+            self.canceled = True
+            self.task.cancel("the hub is stopping")
 
 
 def _is_stream(message: Message) -> bool:

@@ -6,6 +6,7 @@ carry out what REST asks; a request to `/mcp` or `/a2a` that comes in the first 
 
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import lru_cache
 
 import anyio
 import structlog
@@ -14,6 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from .faces.refusals import http_problem, refuse
 from .late import IMPORTING
 
 log = structlog.get_logger()
@@ -70,6 +72,57 @@ class LateFaces:
         if self._app is None:
             raise HTTPException(503, "this face of the hub did not come up, or is stopping; the hub's log says why")
         await self._app(scope, receive, send)
+
+
+class McpFirst:
+    """Takes requests for the MCP endpoints straight to their faces: the routers on the way cost as much as a call."""
+
+    def __init__(self, faces: ASGIApp, app: ASGIApp) -> None:
+        """`faces` serves what `mcp_place` names, `app` all else."""
+        self._faces = faces
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a request."""
+        place = mcp_place(scope["path"]) if scope["type"] == "http" else None
+        if place is None:
+            await self._app(scope, receive, send)
+            return
+        scope["path_params"] = {"agent_id": place} if place else {}
+        try:
+            await self._faces(scope, receive, send)
+        except HTTPException as error:
+            await refuse(scope, http_problem(error.status_code, error.detail))(scope, receive, send)
+
+
+class McpPlaces:
+    """Hands what `McpFirst` has placed to the face of the hub, or to that of single agents; all else to the routes."""
+
+    def __init__(self, whole: ASGIApp, single: ASGIApp, routes: ASGIApp) -> None:
+        self._whole = whole
+        self._single = single
+        self._routes = routes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a request."""
+        place = mcp_place(scope["path"])
+        face = self._routes if place is None else self._single if place else self._whole
+        await face(scope, receive, send)
+
+
+@lru_cache(maxsize=4096)
+def mcp_place(path: str) -> str | None:
+    """Return whose MCP endpoint a path is: an agent's id, empty for the hub's own; None when it is none."""
+    parts = path.split("/")
+    if len(parts) > 2 and not parts[-1]:
+        parts.pop()
+    match parts:
+        case ["", "mcp"]:
+            return ""
+        case ["", "agents", agent_id, "mcp"] if agent_id:
+            return agent_id
+        case _:
+            return None
 
 
 class Rest(BaseRoute):

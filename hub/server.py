@@ -15,6 +15,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from .auth import check_bind
+from .corked import CorkedProtocol
 from .datadir import DataDir, RunningHub
 from .drain import Drain
 from .errors import AddressInUse, SettingsInvalid
@@ -112,6 +113,7 @@ async def _serve(
             server_header=False,
             proxy_headers=False,
             ws="none",
+            http=CorkedProtocol,
             timeout_graceful_shutdown=max(1, round(settings.server.stop_timeout_s)),
         )
         await _Server(config, drain, ready).serve(sockets=[listener])

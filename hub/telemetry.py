@@ -12,6 +12,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, TextIO
 
+import orjson
 import structlog
 from opentelemetry import trace
 from structlog.typing import EventDict, Processor, WrappedLogger
@@ -50,12 +51,12 @@ def start_logging(settings: Logging, stream: TextIO | None = None) -> None:
     rendered: list[Processor] = (
         [_add_readable, structlog.dev.ConsoleRenderer(colors=out.isatty())]
         if as_text
-        else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(default=str)]
+        else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(_json)]
     )
     structlog.configure(
         processors=[*shared, *rendered],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(out),
+        logger_factory=structlog.WriteLoggerFactory(out),
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(out)
@@ -102,6 +103,10 @@ def start_tracing(version: str) -> Callable[[], None]:
         provider.shutdown()
 
     return stop
+
+
+def _json(event: EventDict, **options: object) -> str:
+    return orjson.dumps(event, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
 
 
 def _nothing() -> None:

@@ -75,6 +75,7 @@ class McpConnection:
         self._watchers: list[Callable[[str, JsonObject], None]] = []
         self._waiting: dict[str, OpenRequest] = {}
         self._checks: dict[tuple[Kind, str], ArgumentCheck] = {}
+        self._header_maps: dict[str, Mapping[tuple[str, ...], str]] = {}
         self._result_checks: dict[str, ResultCheck] = {}
         self._upstream = Upstream(self._open, label=target.label)
         tasks.start_soon(self._upstream.run, name=f"owner of the session to {target.label}")
@@ -218,7 +219,7 @@ class McpConnection:
         headers: dict[str, str] = {}
         match call.kind:
             case Kind.TOOL:
-                if capability is not None and (named := x_mcp_header_map(capability.input_schema)):
+                if capability is not None and (named := self._headers_of(capability)):
                     headers = mcp_param_headers(named, call.arguments)
                 return {"name": call.capability, "arguments": call.arguments, "_meta": meta}, headers
             case Kind.PROMPT:
@@ -237,6 +238,12 @@ class McpConnection:
                     (),
                     METHOD_NOT_FOUND,
                 )
+
+    def _headers_of(self, capability: Capability) -> Mapping[tuple[str, ...], str]:
+        named = self._header_maps.get(capability.name)
+        if named is None:
+            named = self._header_maps[capability.name] = x_mcp_header_map(capability.input_schema)
+        return named
 
     def _expanded(self, call: Call) -> str:
         try:

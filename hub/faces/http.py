@@ -5,16 +5,17 @@ Plain ASGI, because it stands on the path of every call.
 
 import re
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from os import urandom
 from time import perf_counter
 from typing import Protocol, TypeVar, cast
 from urllib.parse import urlsplit
-from uuid import uuid4
 
 import anyio
 import structlog
 from opentelemetry import propagate, trace
-from opentelemetry.context import Context
+from opentelemetry.context import Context, attach, detach
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -152,18 +153,12 @@ class Entrance:
         headers: dict[bytes, bytes] = dict(reversed(scope["headers"]))  # the first of a name counts
         state = scope.setdefault("state", {})
         given = headers.get(b"x-request-id", b"").decode("latin-1")
-        request_id = given if _REQUEST_ID.fullmatch(given) else uuid4().hex
+        request_id = given if given and _REQUEST_ID.fullmatch(given) else urandom(16).hex()
         state["request_id"] = request_id
         answered = _Answered(send, request_id)
-        with (
-            structlog.contextvars.bound_contextvars(request_id=request_id),
-            tracer.start_as_current_span(
-                f"{scope['method']} {_route(scope['path'])}",
-                context=_trace_context(headers),
-                kind=trace.SpanKind.SERVER,
-                attributes={"http.request.method": scope["method"], "url.path": scope["path"]},
-            ),
-        ):
+        # For as long as the request's own task lasts.
+        structlog.contextvars.bind_contextvars(request_id=request_id)
+        with _traced(scope, headers):
             try:
                 refused = self._refused(scope, headers)
                 if refused is None and b"transfer-encoding" in headers:
@@ -261,7 +256,7 @@ class _Answered:
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            message = {**message, "headers": [*message.get("headers", ()), (b"x-request-id", self._request_id)]}
+            message["headers"] = [*message.get("headers", ()), (b"x-request-id", self._request_id)]
         await self._send(message)
 
 
@@ -274,6 +269,37 @@ async def _discard(receive: Receive) -> None:
             dropped += len(message.get("body", b""))
             if message["type"] == "http.disconnect" or not message.get("more_body", False):
                 return
+
+
+def _traced(scope: Scope, headers: Mapping[bytes, bytes]) -> AbstractContextManager[object]:
+    """Return what a request is served in: a span where spans are exported, else the caller's trace context alone."""
+    context = _trace_context(headers)
+    if isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
+        return _NO_TRACE if context is None else _Attached(context)
+    return tracer.start_as_current_span(
+        f"{scope['method']} {_route(scope['path'])}",
+        context=context,
+        kind=trace.SpanKind.SERVER,
+        attributes={"http.request.method": scope["method"], "url.path": scope["path"]},
+    )
+
+
+class _Attached:
+    """A trace context that is current while the block lasts."""
+
+    __slots__ = ("_context", "_token")
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    def __enter__(self) -> None:
+        self._token = attach(self._context)
+
+    def __exit__(self, *raised: object) -> None:
+        detach(self._token)
+
+
+_NO_TRACE = nullcontext()
 
 
 def _trace_context(headers: Mapping[bytes, bytes]) -> Context | None:
