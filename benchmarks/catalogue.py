@@ -4,8 +4,8 @@
 
 A hub in a process of its own, as `interhub serve` starts it, with authentication and the request line on. First with
 1,000 tools of 20 agents (all in one page) it is asked for `tools/list` in 2026-07-28; then with 50 tools of each of
-`--agents`. A build is the first list after a change; a change is one more agent. The last
-line is JSON: `{"lists_per_s", "list_bytes", "tools", "build_ms", "rebuild_ms", "added_mb", "search_tokens"}`.
+`--agents`. A build is the first list after a change; a change is one more agent. The last line is JSON:
+`{"lists_per_s", "list_bytes", "tools", "build_ms", "rebuild_ms", "added_mb", "search_tokens"}`.
 """
 
 import argparse

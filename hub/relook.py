@@ -46,14 +46,21 @@ class Relook:
         self._clock = clock
         self._sleep = sleep
         self._turns: dict[str, _Turn] = {}
+        self._ended = False
 
     def changed(self, agent_id: str) -> None:
-        """Note that an agent says it changed. Returns at once."""
+        """Note that an agent says it changed. Returns at once; nothing happens after `end`."""
+        if self._ended:
+            return
         turn = self._turns.setdefault(agent_id, _Turn(self._pause_s))
         turn.wanted = True  # one look sees what several notifications say
         if not turn.running:
             turn.running = True
             self._tasks.start_soon(self._run, agent_id, turn)
+
+    def end(self) -> None:
+        """Take no more notes: the task group is about to close."""
+        self._ended = True
 
     async def _run(self, agent_id: str, turn: _Turn) -> None:
         try:
