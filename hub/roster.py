@@ -1,7 +1,8 @@
 """Keeps what this replica holds of agents in step with the registry, whichever replica changed it.
 
-That is the search index, the open connections, and what faces keep by tenant. The registry itself is read anew for each
-use; an agent that another replica changed is taken up within milliseconds, by a notice, and after a gap by comparison.
+That is the search index, the open connections, and what faces keep by tenant; what was read of the registry is read
+anew (`CachedRegistry`). An agent that another replica changed is taken up within milliseconds, by a notice, and after a
+gap by comparison.
 """
 
 import asyncio
@@ -17,7 +18,8 @@ from .bus import Bus
 
 log = structlog.get_logger()
 
-_TOPIC = "agent"
+AGENT_TOPIC = "agent"
+"""Of notices that name an agent (tenant/id) which was added, changed or removed."""
 
 
 class Roster:
@@ -33,7 +35,7 @@ class Roster:
         self._known: dict[tuple[str, str], tuple[str, Endpoint]] = {}
         self._turn = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
-        bus.hear(_TOPIC, lambda name: self._start(name))
+        bus.hear(AGENT_TOPIC, lambda name: self._start(name))
         bus.hear_gaps(lambda: self._start(""))
 
     def on_changed(self, listener: Callable[[str], None]) -> Callable[[], None]:
@@ -59,7 +61,7 @@ class Roster:
         await self._announce(agent)
 
     async def _announce(self, agent: Agent) -> None:
-        await self._bus.say(_TOPIC, f"{agent.tenant}/{agent.id}")
+        await self._bus.say(AGENT_TOPIC, f"{agent.tenant}/{agent.id}")
 
     # From other replicas
 

@@ -54,8 +54,10 @@ QUEUE = "interhub.runs"
 """Runs of limited tenants wait here, in a partition for each; the calls they make wait elsewhere (`slots`)."""
 
 _ENDING_S = 0.1
+_LOOK_AGAIN_S = 600.0
+"""After which a parked run on SQLite looks for a message by itself."""
 _QUEUE_LOOK_S = 0.1
-_IDLE_QUEUE_LOOK_S = 5.0
+_IDLE_QUEUE_LOOK_S = 2.0
 _UNLIMITED = 1_000_000
 
 _ORPHANED = sa.text(
@@ -350,7 +352,7 @@ class DbosEngine:
             application_version=APPLICATION_VERSION,
             serializer=_SERIALIZER,
             sys_db_idle_transaction_timeout_sec=5.0,
-            notification_listener_polling_interval_sec=0.05 if sqlite else 1.0,
+            notification_listener_polling_interval_sec=1.0,
             scheduler_polling_interval_sec=60.0,
             max_executor_threads=self._threads,
             log_level="ERROR",
@@ -366,6 +368,8 @@ class DbosEngine:
         # On this loop, so that runs which are taken up share it with the connections they use.
         DBOS.launch()
         self._group_writes()
+        if sqlite:
+            self._look_for_no_messages()
         logger.setLevel(logging.ERROR)
         await self._register_queue()
 
@@ -398,6 +402,10 @@ class DbosEngine:
     async def send(self, run_id: str, topic: str, message: Json, key: str) -> None:
         """Send a message to a run or child run; the same key again changes nothing."""
         await DBOS.send_async(run_id, message, topic, idempotency_key=key)
+        system = _dbos()._sys_db
+        waits = system.notifications_map.get(system._waiter(run_id, topic)[0])
+        if waits is not None:
+            waits.set()
 
     async def cancel(self, run_id: str) -> None:
         """Cancel a run and its children."""
@@ -538,6 +546,12 @@ class DbosEngine:
 
         ends = system.update_workflow_outcome
         system.init_workflow, system.update_workflow_outcome = begin, end
+
+    def _look_for_no_messages(self) -> None:
+        """Spare DBOS the query per parked run and second: on SQLite nobody but us sends, and `send` wakes who waits."""
+        system = _dbos()._sys_db
+        system.notifications_map.snapshot = list
+        system._notification_fallback_polling_interval = _LOOK_AGAIN_S
 
     def _checkpoints_of(self) -> Checkpoints:
         """Return the writer, which a run that DBOS takes up while it is launched may need first."""

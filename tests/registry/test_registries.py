@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from interhub.registry import AgentNotFound, DatabaseUnusable, Health, HealthState, MemoryRegistry
+from interhub.registry.cached import CachedRegistry
 from interhub.registry.conformance import CHECKS, Check, example
 from interhub.registry.database import open_database, writing
 from interhub.registry.sql import SqlRegistry
@@ -24,6 +25,25 @@ async def test_the_registry_in_the_database_keeps_the_contract(check: Check, dat
         await check(SqlRegistry(engine))
     finally:
         engine.dispose()
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=str)
+async def test_a_registry_that_keeps_what_it_read_keeps_the_contract(check: Check) -> None:
+    await check(CachedRegistry(MemoryRegistry(), max_age_s=3600))
+
+
+async def test_what_somebody_else_changed_is_seen_when_told_of_or_after_a_while() -> None:
+    inner = MemoryRegistry()
+    told, aged = CachedRegistry(inner, max_age_s=3600), CachedRegistry(inner, max_age_s=0)
+    await told.add(example())
+    for registry in (told, aged):
+        assert (await registry.get("default", "weather")).digest == example().digest
+
+    await inner.replace(replace(example(), digest="sha256:other"))
+    assert (await told.get("default", "weather")).digest == example().digest
+    assert (await aged.get("default", "weather")).digest == "sha256:other"
+    told.forget()
+    assert (await told.get("default", "weather")).digest == "sha256:other"
 
 
 async def test_agents_are_still_there_when_the_database_is_opened_again(database_url: str) -> None:
