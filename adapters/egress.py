@@ -137,7 +137,7 @@ class _CheckedNetwork(httpcore.AsyncNetworkBackend):
 
     def __init__(self, reach: Reach) -> None:
         self._reach = reach
-        self._plain = httpcore.AnyIOBackend()
+        self._plain: httpcore.AsyncNetworkBackend = httpcore.AnyIOBackend()
 
     async def connect_tcp(
         self,

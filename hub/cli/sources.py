@@ -72,8 +72,8 @@ def read(given: Given) -> Read:
         if given.protocol not in ("", "a2a", "mcp"):
             raise BadRequest(f"--protocol is a2a or mcp, not {given.protocol!r}")
         body = {"kind": "url", "url": source, "headers": dict(given.headers), "protocol": given.protocol}
-        body |= {name: True for name in _OF_URLS if getattr(given, name)}
-        return Read(wanted=(Wanted(title=source, body={**common, **body}),))
+        allowed: dict[str, Any] = {name: True for name in _OF_URLS if getattr(given, name)}
+        return Read(wanted=(Wanted(title=source, body={**common, **body, **allowed}),))
     found = _OBJECT.fullmatch(source)
     if found is not None:
         return Read(wanted=(Wanted(title=source, body={**common, **_worker(given, found)}),))

@@ -8,7 +8,7 @@ from typing import TypeVar
 import orjson
 import structlog
 from anyio import to_thread
-from sqlalchemy import Connection, Engine, Row, delete, func, select, update
+from sqlalchemy import ColumnElement, Connection, Delete, Engine, Row, delete, func, select, update
 
 from interhub.hub.vault import Vault, VaultLocked
 from interhub.registry.database import insert_new, push_configs, reading, writing
@@ -83,9 +83,9 @@ class PushStore:
         )
         await self._write(lambda connection: connection.execute(query))
 
-    async def _read(self, *conditions: object) -> list[PushConfig]:
+    async def _read(self, *conditions: ColumnElement[bool]) -> list[PushConfig]:
         def read() -> list[PushConfig]:
-            query = select(push_configs).where(*conditions)  # type: ignore[arg-type]  # columns compared, as SQLAlchemy types them
+            query = select(push_configs).where(*conditions)
             with reading(self._database) as connection:
                 return [config for row in connection.execute(query) if (config := self._config(row)) is not None]
 
@@ -148,7 +148,7 @@ class PushStore:
         )
 
 
-def _which(run_id: str, config_id: str) -> object:
+def _which(run_id: str, config_id: str) -> Delete:
     return delete(push_configs).where(push_configs.c.run_id == run_id, push_configs.c.id == config_id)
 
 

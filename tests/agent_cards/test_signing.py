@@ -39,7 +39,8 @@ def card(version: Any = "1.0", name: str = "Übersetzer 😀") -> dict[str, Any]
 
 
 def signed(document: Mapping[str, Any], key: SigningKey = KEY) -> dict[str, Any]:
-    return json.loads(orjson.dumps(sign_card(document, key, key_url="https://hub.example.com/jwks.json")))
+    written = orjson.dumps(sign_card(document, key, key_url="https://hub.example.com/jwks.json"))
+    return cast("dict[str, Any]", json.loads(written))
 
 
 def state(document: Mapping[str, Any], *keys: SigningKey) -> SignatureState:
@@ -152,7 +153,9 @@ def forged(header: Mapping[str, Any], secret: bytes = b"") -> dict[str, Any]:
     """Return a card with a signature of an algorithm in which anybody could sign."""
     document = card()
     algorithm = "HS256" if secret else "none"
-    token = PyJWS().encode(whole_payload(document), secret or None, algorithm=algorithm, headers=dict(header))
+    token = PyJWS().encode(
+        whole_payload(document), cast("bytes", secret or None), algorithm=algorithm, headers=dict(header)
+    )
     protected, _, signature = token.split(".")
     return {**document, "signatures": [{"protected": protected, "signature": signature}]}
 
@@ -173,7 +176,8 @@ def test_algorithms_in_which_anybody_can_sign_are_invalid_whatever_they_claim() 
 
 def test_unsigned_cards_and_odd_signatures_are_told_apart() -> None:
     assert state(card(), KEY) is SignatureState.UNSIGNED
-    for odd in ([], "none", {}, 7, [7, "x"]):
+    odd_ones: list[Any] = [[], "none", {}, 7, [7, "x"]]
+    for odd in odd_ones:
         assert state({**card(), "signatures": odd}, KEY) is SignatureState.UNSIGNED
     assert state(signed(card())) is SignatureState.UNVERIFIABLE
 

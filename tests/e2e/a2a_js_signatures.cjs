@@ -15,23 +15,19 @@ const attempt = async (wanted) => {
 };
 
 (async () => {
-  const said = { verified: {}, tampered: {} };
+  const said = {};
   const verify = verifyAgentCardSignature(async (kid, jku) => {
     const { keys } = await (await fetch(jku)).json();
     return keys.find((key) => key.kid === kid);
   });
-  for (const [name, headers] of [["pure", { "A2A-Version": "1.0" }], ["dual", {}]]) {
-    // As it came: of a card that its own resolver has parsed, the SDK's verifier loses the security schemes.
-    const card = await (await fetch(`${url}/.well-known/agent-card.json`, { headers })).json();
-    said.verified[name] = await attempt(() => verify(card));
-    said.tampered[name] = await attempt(() => verify({ ...card, name: "another" }));
-    if (name === "pure") {
-      card.signatures = [];
-      const key = JSON.parse(privateJwk);
-      const sign = generateAgentCardSignature(key, { alg: "ES256", kid: key.kid, typ: "JOSE" });
-      said.signed = { ...card, signatures: (await sign(card)).signatures };
-    }
-  }
+  // As it came: of a card that its own resolver has parsed, the SDK's verifier loses the security schemes.
+  const card = await (await fetch(`${url}/.well-known/agent-card.json`, { headers: { "A2A-Version": "1.0" } })).json();
+  said.verified = await attempt(() => verify(card));
+  said.tampered = await attempt(() => verify({ ...card, name: "another" }));
+  card.signatures = [];
+  const key = JSON.parse(privateJwk);
+  const sign = generateAgentCardSignature(key, { alg: "ES256", kid: key.kid, typ: "JOSE" });
+  said.signed = { ...card, signatures: (await sign(card)).signatures };
   console.log(JSON.stringify(said));
 })().catch((error) => {
   console.error(error);

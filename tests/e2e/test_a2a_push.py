@@ -67,6 +67,10 @@ async def task_of(hub: WholeHub, text: str, version: str = "1.0", **config: Any)
     return str(sent["result"]["id"])
 
 
+def _not_reached(error: str) -> bool:
+    return "no connection" in error
+
+
 def _fits(found: object, wanted: object) -> bool:
     return bool(wanted(found)) if callable(wanted) else found == wanted
 
@@ -324,7 +328,7 @@ async def test_pushes_that_were_outstanding_when_the_hub_was_killed_arrive_after
                 tasks.append(await task_of(whole, "count 2", taskPushNotificationConfig=config))
             for task in tasks:
                 await client.get(f"/api/runs/{task}", params={"wait_s": 20})
-                await seen(whole, task, last_error=lambda error: "no connection" in error)
+                await seen(whole, task, last_error=_not_reached)
         os.kill(hub.pid, signal.SIGKILL)
         await anyio.to_thread.run_sync(lambda: hub.process.wait(10))
     again = command.start("serve", "--port", "0")

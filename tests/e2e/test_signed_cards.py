@@ -2,7 +2,7 @@
 
 import json
 import subprocess
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -171,22 +171,21 @@ async def test_where_signatures_are_required_only_trusted_keys_count(tmp_path: P
 
 
 @pytest.mark.parametrize(
-    ("poison", "why"),
+    ("name", "value", "why"),
     [
-        pytest.param(lambda card: {**card, "description": "x" * 2_000_000}, "bytes", id="huge"),
-        pytest.param(lambda card: {**card, "capabilities": {"extensions": [deep()]}}, "levels deep", id="deep"),
+        pytest.param("description", "x" * 2_000_000, "bytes", id="huge"),
+        pytest.param("capabilities", "deep", "levels deep", id="deep"),
         pytest.param(
-            lambda card: {**card, "supportedInterfaces": [{"url": "file:///etc/passwd", "protocolBinding": "JSONRPC"}]},
+            "supportedInterfaces",
+            [{"url": "file:///etc/passwd", "protocolBinding": "JSONRPC"}],
             "supportedInterfaces",
             id="no http",
         ),
     ],
 )
-async def test_a_poisoned_card_is_refused(
-    tmp_path: Path, poison: Callable[[dict[str, Any]], dict[str, Any]], why: str
-) -> None:
+async def test_a_poisoned_card_is_refused(tmp_path: Path, name: str, value: Any, why: str) -> None:
     async with whole_hub(tmp_path) as hub, host() as remote:
-        remote.card = poison(remote.card)
+        remote.card[name] = {"extensions": [deep()]} if value == "deep" else value
         status, refused = await add(hub, remote.url)
         assert status in (400, 502)
         assert why in refused["detail"]
@@ -251,7 +250,6 @@ async def test_the_js_sdk_verifies_our_cards_and_we_verify_its(tmp_path: Path) -
             done = await anyio.run_process(command, env=dict(tools.env), check=False, stderr=subprocess.PIPE)
     assert done.returncode == 0, done.stderr.decode()
     said = cast("dict[str, Any]", json.loads(done.stdout))
-    assert said["verified"] == {"pure": True, "dual": True}
-    assert said["tampered"] == {"pure": False, "dual": False}
+    assert (said["verified"], said["tampered"]) == (True, False)
     theirs = check_card(said["signed"], lambda claim: published({"keys": [key.public_jwk()]}))
     assert theirs.signature.state is SignatureState.VERIFIED

@@ -34,7 +34,7 @@ class Received:
     def state(self) -> str:
         """The state that the push tells, in either version's words; empty where it tells none."""
         said = self.document
-        told = said.get("task") or said.get("statusUpdate") or (said if "kind" in said else {})
+        told: Any = said.get("task") or said.get("statusUpdate") or (said if "kind" in said else {})
         return str(told.get("status", {}).get("state", ""))
 
     def verify(self, key_set: Mapping[str, Any]) -> dict[str, Any]:
