@@ -141,8 +141,9 @@ async def test_a_call_that_nobody_wants_any_more_cancels_its_task(tmp_path: Path
         watcher = Watcher()
         async with anyio.create_task_group() as group:
             group.start_soon(connection.call, call("hold"), watcher.report)
-            task_id = await watcher.bound()
+            await watcher.bound()
             group.cancel_scope.cancel()
+        task_id = await watcher.bound()
         with pytest.raises(RemoteRefused, match="cancel"):
             await connection.call(call("hold", remote_task=task_id), watcher.report)
         assert lines(log) == ["call hold", "cancelled hold"]

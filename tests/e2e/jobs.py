@@ -1,8 +1,5 @@
 """An agent in the hub's own process whose functions take long, ask and fail: the fixtures of the tasks scenarios."""
 
-import os
-from pathlib import Path
-
 import anyio
 from mcp_types import INTERNAL_ERROR
 
@@ -22,9 +19,6 @@ async def greet(name: str = "World") -> str:
 @as_task()
 async def slow_compute(seconds: float, label: str = "") -> str:
     """Sleeps, and says so."""
-    if path := os.environ.get("INTERHUB_TEST_LOG"):
-        with Path(path).open("a") as log:
-            log.write(f"{label}\n")
     await anyio.sleep(seconds)
     return f"computed {label} in {seconds:g} s"
 

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -34,7 +35,7 @@ async def wait_for_binding(hub: HubProcess, run_id: str) -> None:
 
 
 async def delegated(client: TaskClient, tool: str) -> str:
-    arguments = {"goal": tool, "agent": "up", "capability": tool, "arguments": {}}
+    arguments: dict[str, Any] = {"goal": tool, "agent": "up", "capability": tool, "arguments": {}}
     created = await client.call("delegate", arguments)
     assert created["resultType"] == "task", created
     return str(created["taskId"])

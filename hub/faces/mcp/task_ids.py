@@ -63,8 +63,8 @@ class TaskIds:
             MCPError: it names a task that is none of this owner's.
         """
         if method in TASK_METHODS and isinstance(wrapped := params.get("taskId"), str):
-            params["taskId"] = self.unwrap(wrapped, owner)
-            return params["taskId"]
+            params["taskId"] = task_id = self.unwrap(wrapped, owner)
+            return task_id
         wanted = params.get("notifications")
         if method == "subscriptions/listen" and isinstance(wanted, Mapping):
             params["notifications"] = self._each(cast("JsonObject", wanted), owner, self._known)

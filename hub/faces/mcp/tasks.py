@@ -153,9 +153,11 @@ class RunTasks:
         Raises:
             HubError, RegistryError: the run cannot be begun.
         """
+        run: Run | None = None
         # A client that hangs up now must not leave a run half begun.
         with anyio.CancelScope(shield=True):
             run = await self._hub.submit(assignment)
+        assert run is not None, "nothing cancels within the shield"
         return {"resultType": "task", **_told(run, _id(run, view), "working")}
 
     def listening(self, inner: Listen) -> Listen:
@@ -172,12 +174,14 @@ class RunTasks:
             asked = [each for each in cast("list[object]", wanted)[:MAX_FOLLOWED] if isinstance(each, str)]
             found = [task_id for task_id in dict.fromkeys(asked) if await self._is_there(ctx, task_id)]
             session = _Acknowledging(ctx.session, found)
+            result: types.SubscriptionsListenResult | None = None
             async with anyio.create_task_group() as group:
                 for task_id in found:
                     group.start_soon(self._follow, ctx, task_id, session.acknowledged)
                 amended = replace(ctx, session=cast("ServerSession", session))
                 result = await inner(amended, params)
                 group.cancel_scope.cancel()
+            assert result is not None, "the group is cancelled with the result in hand"
             return result
 
         return listen

@@ -16,6 +16,11 @@ pytestmark = pytest.mark.anyio
 
 SERVER = ROOT / "tests" / "support" / "mcp_tasks.py"
 NOBODY: dict[str, Any] = {"elicitation": {}}
+METHODS: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("tasks/get", {}),
+    ("tasks/cancel", {}),
+    ("tasks/update", {"inputResponses": {}}),
+)
 
 
 async def refusal(client: TaskClient, method: str, task_id: str, **more: Any) -> tuple[int, str]:
@@ -112,7 +117,7 @@ async def test_a_task_is_cancelled_once_and_the_run_with_it() -> None:
 async def test_another_principals_task_is_like_none() -> None:
     async with mcp_site() as site, task_client(site.url, key="ann") as ann, task_client(site.url, key="bob") as bob:
         task_id = (await ann.call("delegate", {"goal": "hold"}))["taskId"]
-        for method, more in (("tasks/get", {}), ("tasks/cancel", {}), ("tasks/update", {"inputResponses": {}})):
+        for method, more in METHODS:
             assert await refusal(bob, method, task_id, **more) == await refusal(bob, method, "no-such-id", **more)
         async with bob.listening(task_id, "no-such-id") as notes:
             assert (await anext(notes))["params"]["notifications"] == {"taskIds": []}
@@ -153,7 +158,7 @@ async def test_an_upstreams_own_task_passes_through_under_an_id_of_the_caller_al
             asking = await ann.until(task_id, "input_required")
             assert asking["taskId"] == task_id
             assert (await ann.request("tasks/get", taskId=task_id))["taskId"] == task_id
-            for method, more in (("tasks/get", {}), ("tasks/cancel", {}), ("tasks/update", {"inputResponses": {}})):
+            for method, more in METHODS:
                 assert await refusal(bob, method, task_id, **more) == await refusal(bob, method, "no-such-id", **more)
             async with bob.listening(task_id) as notes:
                 assert (await anext(notes))["params"]["notifications"] == {"taskIds": []}
