@@ -2,7 +2,7 @@
 PYTHON ?=
 ARGS ?=
 
-.PHONY: help setup setup-dev demo test lint types check lock bench clean
+.PHONY: help setup setup-dev demo test chaos lint types check lock bench clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -18,6 +18,9 @@ demo: setup  ## A goal carried out by LangGraph, CrewAI, an A2A agent and an MCP
 
 test: setup-dev  ## Every test, two at a time (ARGS="tests/hub -k name" runs some, one at a time)
 	@.venv/bin/python -m pytest $(or $(ARGS),-n 2)
+
+chaos: setup-dev  ## Kill, freeze and restart under load, for about half an hour (ARGS="--seeds 2 --only cluster")
+	@.venv/bin/python -m tests.chaos $(ARGS)
 
 lint: setup-dev  ## Style and import rules
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/lint-imports --no-cache

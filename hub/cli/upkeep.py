@@ -39,9 +39,7 @@ def gc(
 
     def show(console: "Console") -> None:
         if all(value is None for value in found["rules"].values()):
-            console.print(
-                "Nothing is removed: no rule says what. Give --runs-days, or set retention.runs_days (docs/operations.md)."
-            )
+            console.print("Nothing is removed, as no rule says what: give --runs-days, or set retention.runs_days.")
             return
         done = "Would be removed" if dry_run else "Removed"
         console.print(

@@ -159,7 +159,7 @@ class Membership:
 
         A process that was frozen, or cut off from the database, is held here until it knows, or has ended itself.
         """
-        while monotonic() - self._confirmed_at > self.ttl_s:
+        while monotonic() - self._confirmed_at > self.ttl_s:  # noqa: ASYNC110  # a thread confirms it
             await anyio.sleep(_LOOK_S)
 
     def is_steady(self) -> bool:

@@ -42,6 +42,7 @@ def disturb(
     rounds: int,
     every_s: tuple[float, float] = (2.0, 4.0),
     deeds: tuple[str, ...] = ("kill", "kill", "freeze", "restart"),
+    lease_s: float = 5.0,
 ) -> Tally:
     """Carry out runs while something happens to a replica, or to the server, every few seconds.
 
@@ -49,7 +50,7 @@ def disturb(
     """
     rng = random.Random(seed)
     tally = Tally()
-    with lasting(folder) as agent, hubs(folder, url, 3) as replicas, Balancer(replicas) as balancer:
+    with lasting(folder) as agent, hubs(folder, url, 3, _settings(lease_s)) as replicas, Balancer(replicas) as balancer:
         register(replicas[0].client, agent)
         client = balancer.client
         began = time.monotonic()
@@ -81,6 +82,11 @@ def disturb(
         tally.seconds = time.monotonic() - began
         tally.verdict = judge(client, ids, agent, postgres(url), taken)
     return tally
+
+
+def _settings(lease_s: float) -> dict[str, str]:
+    beat_s = min(1.0, lease_s / 5)
+    return {"INTERHUB_REPLICAS__LEASE_S": f"{lease_s:g}", "INTERHUB_REPLICAS__HEARTBEAT_S": f"{beat_s:g}"}
 
 
 def _kill(victim: Hub, url: str, tally: Tally, taken: list[Snapshot]) -> None:

@@ -2,6 +2,7 @@
 
 import random
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from tests.chaos.site import Snapshot, Verdict, answer, begin, judge, lasting, postgres, register, sqlite
@@ -51,10 +52,8 @@ def _goes_on(one: Hub, agent: Peer, run_id: str, rng: random.Random) -> bool:
 
 
 def _answer(one: Hub, run: dict[str, object]) -> None:
-    try:
+    with suppress(NotServed, Refused):  # it is asked again
         answer(one.client, run)
-    except (NotServed, Refused):
-        pass  # it is asked again
 
 
 def _to_the_end(one: Hub, run_id: str) -> None:

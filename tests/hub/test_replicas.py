@@ -1,4 +1,4 @@
-"""Two hubs on one PostgreSQL: what is begun, asked, cancelled or changed at one is known at the other, and outlives it."""
+"""Two hubs on one PostgreSQL: what is begun, asked, cancelled or changed at one is known at the other, and survives."""
 
 import json
 import os

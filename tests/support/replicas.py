@@ -264,5 +264,3 @@ async def _joined(one: _Stream, other: _Stream) -> None:
         for each in pumps:
             each.cancel()
         other[1].close()
-
-

@@ -128,7 +128,10 @@ def main():
         skills=[AgentSkill(id="work", name="work", description="carries out the work", tags=["test"])],
     )
     handler = DefaultRequestHandler(
-        agent_executor=Lasting(options.log), task_store=InMemoryTaskStore(), agent_card=card, interrupted_task_timeout=60
+        agent_executor=Lasting(options.log),
+        task_store=InMemoryTaskStore(),
+        agent_card=card,
+        interrupted_task_timeout=60,
     )
     app = Starlette(routes=[*create_agent_card_routes(card), *create_jsonrpc_routes(handler, "/rpc")])
     server = uvicorn.Server(uvicorn.Config(Flaky(app), log_level="error", timeout_graceful_shutdown=1))
