@@ -11,6 +11,9 @@
     ├── RunEnded                 the run has ended and takes no more
     ├── QuestionNotFound         nothing is asked there, or it was answered
     ├── BudgetExceeded           the whole tree of a delegation has used what it was given
+    ├── StepTimeout              a step took longer than its plan lets it
+    ├── OutputInvalid            what a step gave does not fit what its plan wants
+    ├── LimitReached             a loop's turns or a map's items are too many
     └── Unusable                 the hub cannot start, or not be reached
         ├── SettingsInvalid
         ├── DataDirUnusable
@@ -182,6 +185,40 @@ class BudgetExceeded(HubError):
         return f"the delegation has reached its limit of {self.limit:g} {self.what}"
 
 
+class StepTimeout(HubError):
+    """A step of a plan took longer than the plan lets it."""
+
+    def __init__(self, within_s: float) -> None:
+        super().__init__(within_s)
+        self.within_s = within_s
+
+    def __str__(self) -> str:
+        return f"it was not done within {self.within_s:g} s"
+
+
+class OutputInvalid(HubError):
+    """What a step gave does not fit the schema that the plan wants of it."""
+
+    def __init__(self, agent_id: str, problem: str) -> None:
+        super().__init__(agent_id, problem)
+        self.agent_id = agent_id
+        self.problem = problem
+
+    def __str__(self) -> str:
+        return self.problem
+
+
+class LimitReached(HubError):
+    """A loop was not done after all its turns, or a map has more items than it may have."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(what)
+        self.what = what
+
+    def __str__(self) -> str:
+        return self.what
+
+
 class Unusable(HubError):
     """The hub cannot start, or cannot be reached; the message says what to do."""
 
@@ -279,6 +316,9 @@ TABLE: Mapping[type[Exception], Status] = {
     RunEnded: Status(http=409, jsonrpc=-32002, reason="TASK_NOT_CANCELABLE"),
     QuestionNotFound: Status(http=409, jsonrpc=-32602, reason="QUESTION_NOT_FOUND"),
     BudgetExceeded: Status(http=429, jsonrpc=-32603, reason="BUDGET_EXCEEDED"),
+    StepTimeout: Status(http=504, jsonrpc=-32603, reason="STEP_TIMEOUT"),
+    OutputInvalid: Status(http=502, jsonrpc=-32603, reason="OUTPUT_INVALID"),
+    LimitReached: Status(http=422, jsonrpc=-32603, reason="LIMIT_REACHED"),
     Unusable: Status(http=503, jsonrpc=-32603, reason="UNAVAILABLE"),
     AgentNotFound: Status(http=404, jsonrpc=-32602, reason="AGENT_NOT_FOUND"),
     AgentExists: Status(http=409, jsonrpc=-32602, reason="AGENT_EXISTS"),

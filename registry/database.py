@@ -35,6 +35,7 @@ from .tables import (
     replicas,
     runs,
     secrets,
+    waits,
 )
 
 __all__ = [
@@ -61,6 +62,7 @@ __all__ = [
     "runs",
     "secrets",
     "stored_revision",
+    "waits",
     "writing",
 ]
 

@@ -193,6 +193,25 @@ questions = Table(
 )
 """What agents asked people, and what these said."""
 
+waits = Table(
+    "waits",
+    metadata,
+    Column("id", ForeignText, primary_key=True),
+    Column("run_id", ForeignText, nullable=False),
+    Column("step", Text, nullable=False),
+    Column("workflow", ForeignText, nullable=False),
+    Column("tenant", ForeignText, nullable=False),
+    Column("event", ForeignText, nullable=False),
+    Column("match", _JSON, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("delivered", _JSON),
+    Column("since", Timestamp, nullable=False),
+    Column("expires_at", Timestamp),
+    Index(None, "run_id"),
+    Index(None, "tenant", "event", "state"),
+)
+"""Events that steps of runs wait for, and the one that each of them got."""
+
 audit = Table(
     "audit",
     metadata,

@@ -20,6 +20,7 @@ from interhub.adapters import (
     DataPart,
     InputRequired,
     Message,
+    RemoteRefused,
     RemoteTimeout,
     RemoteUnavailable,
     Role,
@@ -28,7 +29,15 @@ from interhub.adapters import (
 from interhub.adapters.content import part_to_json
 from interhub.agent_cards import Binding, Capability, Json, JsonObject, Kind, empty_object
 from interhub.hub.dispatch import Dispatcher
-from interhub.hub.errors import INTERNAL, BudgetExceeded, CapabilityNotFound, NotAllowed, problem_of
+from interhub.hub.errors import (
+    INTERNAL,
+    BudgetExceeded,
+    CapabilityNotFound,
+    NoCapableAgent,
+    NotAllowed,
+    OutputInvalid,
+    problem_of,
+)
 from interhub.hub.policy import Allow, Ask, Deny
 from interhub.registry import Agent, Registry
 
@@ -38,11 +47,14 @@ from .envelope import StepValue, failed, normalised, question_to_json
 from .facts import SHOWN_CHARS, end_fact
 from .journal import Journal, outlasting
 from .leaves import Leaves
+from .model import Failure
 from .notes import Notes, Teller, releases_of
 from .order import Order, call_digest
+from .outputs import fitted
 from .records import Delegation
 from .router import Need, Router
 from .run import EventKind
+from .slots import Slots
 
 log = structlog.get_logger()
 
@@ -58,6 +70,7 @@ class Delegator:
         dispatcher: Dispatcher,
         journal: Journal,
         database: sa.Engine,
+        slots: Slots | None = None,
         sleep: Callable[[float], Awaitable[None]] = anyio.sleep,
     ) -> None:
         self._registry = registry
@@ -65,6 +78,7 @@ class Delegator:
         self._dispatcher = dispatcher
         self._journal = journal
         self._notes = Notes(journal, database)
+        self._slots = slots or Slots()
         self._sleep = sleep
         self.leaves = Leaves()
 
@@ -130,17 +144,22 @@ class Delegator:
         if not agent_id and known is not None:
             agent_id, capability = known.agent_id, known.capability
         if not agent_id:
+            named = await self._offering(order) if capability and not order.need else ()
             choice = await self._router.choose(
                 Need(
                     principal=order.principal,
                     text=order.text,
                     data=order.data,
-                    members=order.members,
+                    members=named or order.members,
                     trail=order.trail,
-                    need=order.need,
+                    need=order.need or capability.replace("_", " "),
                 )
             )
-            agent, capability, why = choice.agent, choice.capability, choice.why
+            agent, why = choice.agent, choice.why
+            if named:
+                why = f"it has {capability}" + (f"; {why}" if len(named) > 1 else "")
+            else:
+                capability = choice.capability
             await self._notes.remember(
                 Delegation(
                     key=order.key, run_id=order.run_id, step=order.step, agent_id=agent.id, capability=capability
@@ -151,6 +170,23 @@ class Delegator:
             if agent.tenant == order.principal.tenant and order.members and agent_id not in order.members:
                 raise NotAllowed(f"agent {agent_id}", "it is not a member of the team")
         return agent, await self._capability(order, agent, capability), why
+
+    async def _offering(self, order: Order) -> tuple[str, ...]:
+        """Return the ids of the agents that have the capability that was named.
+
+        Raises:
+            NoCapableAgent: there is none.
+        """
+        found = [
+            agent.id
+            for agent in await self._registry.list(order.principal.tenant)
+            if agent.card.capability(order.capability) is not None
+            and (not order.members or agent.id in order.members)
+            and agent.id not in order.trail
+        ]
+        if not found:
+            raise NoCapableAgent(f"the capability {order.capability}")
+        return tuple(found)
 
     async def _capability(self, order: Order, agent: Agent, name: str) -> Capability | None:
         offered = agent.card.capabilities
@@ -245,15 +281,19 @@ class Delegator:
         teller = Teller(self._notes, order, agent, capability, attempt, known)
         call = replace(call, remote_task=teller.delegation.remote_task)
         failures = 0
+        value = StepValue()
         while True:
             try:
                 outcome = await self._attempt(order, agent, call, teller)
+                if isinstance(outcome, Completed):
+                    value = _checked(order, agent, StepValue.of(outcome))
                 break
-            except RemoteUnavailable as error:
+            except Exception as error:
                 failures += 1
-                if failures >= order.retry.attempts:
+                kind = _failure(error)
+                if failures >= order.retry.attempts or kind not in order.retry.on:
                     raise _Attempted(teller.attempt, error) from error
-                wait_s = order.retry.backoff_s * 2 ** (failures - 1)
+                wait_s = order.retry.wait_s(failures)
                 problem = problem_of(error)
                 self._notes.tell(
                     order,
@@ -266,10 +306,11 @@ class Delegator:
                 )
                 await self._sleep(wait_s)
                 teller.next_attempt()
-                call = replace(call, remote_task=teller.delegation.remote_task)
+                if kind is Failure.UNAVAILABLE:
+                    call = replace(call, remote_task=teller.delegation.remote_task)
+                else:  # the agent has done with the call under its key: this is another one
+                    call = self._build(order, agent, capability, f"{key}+{failures}")
                 self._notes.tell(order, EventKind.STEP_STARTED, teller.attempt)
-            except Exception as error:
-                raise _Attempted(teller.attempt, error) from error
         if isinstance(outcome, InputRequired):
             return normalised(
                 {
@@ -279,11 +320,14 @@ class Delegator:
                     "attempts": teller.attempt,
                 }
             )
-        value = StepValue.of(outcome)
-        envelope = self._attempts(await pack(self._journal, value), teller.attempt, agent, capability)
+        envelope = self._attempts(await pack(self._journal, value, order.run_id), teller.attempt, agent, capability)
         return self.ended(order.run_id, order.step, envelope, value)
 
     async def _attempt(self, order: Order, agent: Agent, call: Call, teller: Teller) -> Completed | InputRequired:
+        async with self._slots.place(order.principal.tenant):
+            return await self._placed(order, agent, call, teller)
+
+    async def _placed(self, order: Order, agent: Agent, call: Call, teller: Teller) -> Completed | InputRequired:
         if order.timeout_s is None:
             return await self._dispatcher.call(agent, call, teller.report, admitted=True)
         with anyio.move_on_after(order.timeout_s):
@@ -358,6 +402,35 @@ class Delegator:
                 state=f"released:{releases_of(known) + 1}",
             )
             await self._notes.remember(released)
+
+
+def _failure(error: Exception) -> Failure | None:
+    """Return which kind of failure it is; None for one that another attempt would not mend."""
+    match error:
+        case RemoteTimeout():
+            return Failure.TIMEOUT
+        case RemoteUnavailable():
+            return Failure.UNAVAILABLE
+        case OutputInvalid():
+            return Failure.INVALID
+        case RemoteRefused():
+            return Failure.REFUSED
+        case _:
+            return None
+
+
+def _checked(order: Order, agent: Agent, value: StepValue) -> StepValue:
+    """Return what an agent gave, with its data.
+
+    Raises:
+        OutputInvalid: it does not fit the schema that the plan wants.
+    """
+    if order.output_schema is None:
+        return value
+    fit, problem = fitted(value, order.output_schema)
+    if problem:
+        raise OutputInvalid(agent.id, problem)
+    return fit
 
 
 class _Attempted(Exception):

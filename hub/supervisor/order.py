@@ -40,6 +40,8 @@ class Order:
     context_id: str = ""
     timeout_s: float | None = None
     retry: Retry = field(default_factory=Retry)
+    output_schema: JsonObject | None = None
+    """What its answer must fit."""
     first_attempt: int = 1
     resume: Resume | None = None
     approved: str = ""

@@ -1,39 +1,46 @@
 """Plans checked before they are carried out: every mistake with its path, and the nearest right name.
 
-`document` finds mistakes of a file's own syntax; its `Document.locate` adds file and line to those found here.
+`plan_shape` finds what is wrong with a plan's form, this module what is wrong with what it says. `document` finds
+mistakes of a file's own syntax; its `Document.locate` adds file and line to those found here.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from difflib import get_close_matches
+from dataclasses import dataclass, field, replace
 from typing import cast
 
-from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails
+from pydantic import ValidationError
 
 from interhub.adapters.schemas import problems_of, schema_problem
-from interhub.agent_cards import Json, JsonObject
+from interhub.agent_cards import Binding, Json, JsonObject
 from interhub.hub.errors import BadRequest, Mistake, PlanInvalid
 from interhub.registry import Agent
 
-from .document import MAX_DEPTH, MAX_VALUES, Path, label
+from .document import MAX_DEPTH, MAX_VALUES
+from .graph import Graph, PlanCyclic, compile_steps
 from .model import (
     MAX_STEPS,
-    CallSpec,
+    RESERVED,
+    AskStep,
     CallStep,
-    Graph,
+    ChooseStep,
+    LoopStep,
+    MapStep,
     ParallelStep,
     Plan,
-    PlanCyclic,
     PlanStep,
-    Retry,
     SequenceStep,
     Step,
-    SubPlan,
-    compile_plan,
+    TeamStep,
+    WaitStep,
+    bodies,
     input_schema,
     walk,
+    walk_all,
 )
-from .template import TemplateFailed, references
+from .plan_shape import nearest, shape_mistakes
+from .template import TemplateFailed, expression, references
+
+__all__ = ["check_inputs", "check_plan", "nearest"]
 
 
 def check_plan(
@@ -55,12 +62,12 @@ def check_plan(
     try:
         plan = Plan.model_validate(shaped)
     except ValidationError as error:
-        raise PlanInvalid(source, list(_schema_mistakes(error, shaped))) from None
+        raise PlanInvalid(source, list(shape_mistakes(error, shaped))) from None
     usable = agents
     if agents is not None and members is not None:
         usable = {agent_id: agent for agent_id, agent in agents.items() if agent_id in members}
-    found = list(_plan_mistakes(plan, "", usable))
-    if not found and sum(1 for _ in _all_steps(plan)) > MAX_STEPS:
+    found = list(_Checker(usable).plan(plan, ""))
+    if not found and sum(1 for _ in walk_all(plan)) > MAX_STEPS:
         found.append(Mistake("steps", f"a workflow may have {MAX_STEPS} steps"))
     if found:
         raise PlanInvalid(source, found)
@@ -86,14 +93,6 @@ def check_inputs(plan: Plan, inputs: JsonObject, *, source: str = "the inputs") 
     return filled
 
 
-def nearest(name: str, known: Sequence[str]) -> str:
-    """Say what was probably meant: "; did you mean 'x'?", or what there is, or nothing."""
-    near = get_close_matches(name, known, n=1, cutoff=0.6)
-    if near:
-        return f"; did you mean {near[0]!r}?"
-    return f"; there are: {', '.join(sorted(known)[:10])}" if known else ""
-
-
 def _is_small(value: Json) -> bool:
     waiting: list[tuple[Json, int]] = [(value, 0)]
     count = 0
@@ -109,126 +108,270 @@ def _is_small(value: Json) -> bool:
     return True
 
 
-# The plan's shape
+@dataclass(frozen=True, kw_only=True)
+class _Sight:
+    """What templates see at one place of a plan."""
 
-_TAGS = frozenset({"call", "sequence", "parallel", "plan"})
-_MODELS: Mapping[str, type[BaseModel]] = {
-    "call": CallStep,
-    "sequence": SequenceStep,
-    "parallel": ParallelStep,
-    "plan": PlanStep,
-}
-
-
-def _schema_mistakes(error: ValidationError, shaped: JsonObject) -> Iterator[Mistake]:
-    problems = error.errors(include_url=False, include_context=False)
-    places = [_untagged(problem["loc"]) for problem in problems]
-    for problem, (path, model) in zip(problems, places, strict=True):
-        # A list with a bad item also counts as too short: only the item's own mistake helps.
-        if problem["type"] == "too_short" and any(len(p) > len(path) and p[: len(path)] == path for p, _ in places):
-            continue
-        yield Mistake(label(shaped, path) or "the workflow", _say_problem(problem, path, model))
+    inputs: frozenset[str] | None
+    """Names of the inputs; None where there may be others."""
+    steps: frozenset[str] = frozenset()
+    """Ids of the steps, groups too, that have surely ended."""
+    later: frozenset[str] = frozenset()
+    """Ids of steps that are there, but may not have ended."""
+    names: tuple[str, ...] = ()
+    """What is known beside the roots: a map's item, a loop's turn."""
 
 
-def _untagged(place: tuple[int | str, ...]) -> tuple[Path, type[BaseModel]]:
-    """Return the path without pydantic's tags of the union, and the model that the last part belongs to."""
-    path: list[str | int] = []
-    model: type[BaseModel] = Plan
-    parts = list(place)
-    while parts:
-        part = parts.pop(0)
-        path.append(part)
-        if isinstance(part, int) and parts and parts[0] in _TAGS:
-            model = _MODELS[cast("str", parts.pop(0))]
-        elif part == "call" and model is CallStep:
-            model = CallSpec
-        elif part == "retry" and model is CallSpec:
-            model = Retry
-        elif part == "plan" and model is PlanStep:
-            model = SubPlan
-        elif part == "workflow" and model is SubPlan:
-            model = Plan
-    return tuple(path), model
+@dataclass(frozen=True)
+class _Checker:
+    """Finds what is wrong with what a plan says."""
 
+    agents: Mapping[str, Agent] | None
+    depth: int = field(default=0)
 
-def _say_problem(problem: ErrorDetails, path: Path, model: type[BaseModel]) -> str:
-    given: object = problem["input"]
-    match problem["type"]:
-        case "extra_forbidden":
-            name = str(path[-1])
-            return f"{name!r} is not known here{nearest(name, [*model.model_fields])}"
-        case "step_kind" if isinstance(given, Mapping):
-            keys = [str(key) for key in cast("Mapping[object, object]", given)]
-            if sum(key in _TAGS for key in keys) > 1:
-                return problem["msg"] + f"; this one has {' and '.join(sorted(_TAGS.intersection(keys)))}"
-            strange = [key for key in keys if key not in PlanStep.model_fields and key not in _TAGS]
-            return problem["msg"] + (nearest(strange[0], sorted(_TAGS)) if strange else "")
-        case "missing":
-            return f"{path[-1]!r} is missing"
-        case "string_pattern_mismatch":
-            return f"{given!r} cannot be an id: begin with a letter; then letters, digits and underscores, at most 48"
-        case "tuple_type" | "list_type":
-            return "must be a list"
-        case "too_short":
-            return "must not be empty"
-        case "string_type":
-            return f"must be text, not {type(given).__name__}; put it in quotes"
-        case _:
-            return problem["msg"]
+    def plan(self, plan: Plan, prefix: str) -> Iterator[Mistake]:
+        schema = input_schema(plan)
+        if problem := schema_problem(schema):
+            yield Mistake(_at(prefix, "inputs"), problem)
+        if plan.output_schema is not None and (problem := schema_problem(cast("JsonObject", plan.output_schema))):
+            yield Mistake(_at(prefix, "output_schema"), problem)
+        twice = list(_ids_twice(plan, prefix))
+        yield from twice
+        if twice:
+            return
+        sight = _Sight(inputs=_closed_inputs(schema))
+        yield from self.steps(plan.steps, _at(prefix, "steps"), sight)
+        if plan.on_failure:
+            ids = frozenset(step.id for step in walk(plan.steps) if step.id)
+            failing = replace(sight, later=ids, names=("error",))
+            yield from self.steps(plan.on_failure, _at(prefix, "on_failure"), failing, bare=True)
+        yield from self.value(plan.output, _at(prefix, "output"), self.after(plan.steps, sight))
 
+    def steps(self, steps: Sequence[Step], place: str, sight: _Sight, *, bare: bool = False) -> Iterator[Mistake]:
+        """Check steps that are carried out together; `bare`: none of them may say how it is undone."""
+        ids = [step.id for step in walk(steps) if step.id]
+        broken = False
+        for where, step in _placed(steps, place):
+            for need in step.needs:
+                if need not in ids:
+                    broken = True
+                    near = nearest(need, ids)
+                    what = f"there is no step {need!r} beside this one{near}"
+                    yield Mistake(f"{where}.needs", what)
+        if broken:
+            return
+        try:
+            graph = compile_steps(steps)
+        except PlanCyclic as error:
+            yield Mistake(place, str(error))
+            return
+        for where, step in _placed(steps, place):
+            if isinstance(step, SequenceStep | ParallelStep):
+                continue
+            seen = _before(graph, step, sight, ids)
+            yield from self.leaf(step, where, seen, bare)
 
-# What the plan says
+    def after(self, steps: Sequence[Step], sight: _Sight) -> _Sight:
+        """Return what is seen once these steps have ended."""
+        return replace(sight, steps=sight.steps | {step.id for step in walk(steps) if step.id})
 
+    # One step
 
-def _all_steps(plan: Plan) -> Iterator[Step]:
-    for step in walk(plan.steps):
-        yield step
-        if isinstance(step, PlanStep):
-            yield from _all_steps(step.plan.workflow)
-
-
-def _plan_mistakes(plan: Plan, prefix: str, agents: Mapping[str, Agent] | None) -> Iterator[Mistake]:
-    schema = input_schema(plan)
-    if problem := schema_problem(schema):
-        yield Mistake(_at(prefix, "inputs"), problem)
-    ids: dict[str, int] = {}
-    for step in walk(plan.steps):
-        if step.id:
-            ids[step.id] = ids.get(step.id, 0) + 1
-    broken = False
-    for name, count in ids.items():
-        if count > 1:
-            broken = True
-            yield Mistake(_at(prefix, "steps", name), f"{count} steps have the id {name!r}; each needs its own")
-    for place, step in _placed(plan.steps, _at(prefix, "steps")):
-        for need in step.needs:
-            if need not in ids:
-                broken = True
-                yield Mistake(f"{place}.needs", f"there is no step {need!r}{nearest(need, [*ids])}")
-    if broken:
-        return
-    try:
-        graph = compile_plan(plan)
-    except PlanCyclic as error:
-        yield Mistake(_at(prefix, "steps"), str(error))
-        return
-    inputs = _closed_inputs(schema)
-    for place, step in _placed(plan.steps, _at(prefix, "steps")):
+    def leaf(self, step: Step, where: str, sight: _Sight, bare: bool) -> Iterator[Mistake]:
+        assert not isinstance(step, SequenceStep | ParallelStep), "groups are no leaves"
+        if step.id in RESERVED:
+            yield Mistake(f"{where}.id", f"{step.id!r} is a word of the language; call the step something else")
+        if step.output_schema is not None and (problem := schema_problem(cast("JsonObject", step.output_schema))):
+            yield Mistake(f"{where}.output_schema", problem)
+        own = replace(sight, steps=sight.steps | {step.id}, names=(*sight.names, "result"))
+        yield from self.value(step.remember, f"{where}.remember", replace(own, steps=sight.steps))
+        if step.undo and bare:
+            yield Mistake(f"{where}.undo", "what is done because something failed is not undone itself")
+        elif step.undo:
+            undoing = replace(own, names=(*sight.names, "error"))
+            yield from self.steps(step.undo, f"{where}.undo", undoing, bare=True)
         match step:
             case CallStep():
-                yield from _call_mistakes(step, f"{place}.call", agents)
-                before = _visible(graph, step)
-                spec = step.call
-                for name, value in (("message", spec.message), ("arguments", spec.arguments), ("data", spec.data)):
-                    yield from _template_mistakes(value, f"{place}.call.{name}", inputs, before, graph)
+                yield from self.call(step, f"{where}.call", sight)
+            case MapStep():
+                names = (*sight.names, step.map.name, "index")
+                if step.map.name in (*sight.names, "inputs", "goal", "steps", "memory", "index"):
+                    yield Mistake(f"{where}.map.as", f"{step.map.name!r} means something else here already")
+                yield from self.value(expression(step.map.over), f"{where}.map.over", sight)
+                inner = replace(sight, names=names)
+                yield from self.steps(step.map.steps, f"{where}.map.steps", inner, bare=bare)
+                yield from self.value(step.map.output, f"{where}.map.output", self.after(step.map.steps, inner))
+            case LoopStep():
+                inner = replace(sight, names=(*sight.names, "turn", "last"))
+                yield from self.steps(step.loop.steps, f"{where}.loop.steps", inner, bare=bare)
+                ended = self.after(step.loop.steps, inner)
+                if step.loop.until:
+                    yield from self.value(expression(step.loop.until), f"{where}.loop.until", ended)
+                yield from self.value(step.loop.output, f"{where}.loop.output", ended)
+            case ChooseStep():
+                for number, branch in enumerate(step.choose):
+                    place = f"{where}.choose.{number}"
+                    yield from self.value(expression(branch.when), f"{place}.when", sight)
+                    yield from self.steps(branch.steps, f"{place}.steps", sight, bare=bare)
+                    yield from self.value(branch.output, f"{place}.output", self.after(branch.steps, sight))
+                yield from self.steps(step.otherwise, f"{where}.else", sight, bare=bare)
             case PlanStep():
-                before = _visible(graph, step)
-                yield from _template_mistakes(step.plan.inputs, f"{place}.plan.inputs", inputs, before, graph)
-                yield from _missing_inputs(step.plan, f"{place}.plan.inputs")
-                yield from _plan_mistakes(step.plan.workflow, f"{place}.plan.workflow", agents)
-            case _:
-                pass
-    yield from _template_mistakes(plan.output, _at(prefix, "output"), inputs, frozenset(graph.members), graph)
+                yield from self.subplan(step, f"{where}.plan", sight)
+            case TeamStep():
+                yield from self.team(step, f"{where}.team", sight)
+            case AskStep():
+                yield from self.value(step.ask.message, f"{where}.ask.message", sight)
+                if step.ask.approval and step.ask.answer is not None:
+                    yield Mistake(f"{where}.ask", "an approval wants yes or no; leave out either approval or answer")
+                elif step.ask.answer and (problem := schema_problem(cast("JsonObject", step.ask.answer))):
+                    yield Mistake(f"{where}.ask.answer", problem)
+            case WaitStep():
+                yield from self.wait(step, f"{where}.wait", sight)
+
+    def call(self, step: CallStep, where: str, sight: _Sight) -> Iterator[Mistake]:
+        spec = step.call
+        texts: dict[str, Json] = {"message": spec.message, "need": spec.need}
+        texts |= {"arguments": cast("Json", spec.arguments), "data": cast("Json", spec.data)}
+        for name, value in texts.items():
+            yield from self.value(value, f"{where}.{name}", sight)
+        if spec.agent and spec.need:
+            yield Mistake(where, "a call names either an agent, or a need that the router finds one for")
+        elif not spec.agent and not spec.need and not spec.capability:
+            yield Mistake(
+                where, "a call names either an agent, or a need that the router finds one for, or a capability"
+            )
+        elif spec.agent:
+            yield from self.agent(spec.agent, spec.capability, spec.arguments is not None, where)
+        elif not spec.need:
+            yield from self.offered(spec.capability, where)
+        for number, other in enumerate(spec.fallback):
+            given = spec.arguments is not None
+            yield from self.agent(other.agent, other.capability, given, f"{where}.fallback.{number}")
+
+    def agent(self, agent_id: str, capability: str, arguments: bool, where: str) -> Iterator[Mistake]:
+        """Check that an agent is there, and has the capability."""
+        if self.agents is None:
+            return
+        agent = self.agents.get(agent_id)
+        if agent is None:
+            near = nearest(agent_id, [*self.agents])
+            yield Mistake(f"{where}.agent", f"no agent is registered as {agent_id!r}{near}")
+            return
+        names = [one.name for one in agent.card.capabilities]
+        if capability:
+            if capability not in names:
+                what = f"agent {agent.id!r} has nothing called {capability!r}{nearest(capability, names)}"
+                yield Mistake(f"{where}.capability", what)
+        elif len(names) > 1 and arguments:
+            yield Mistake(where, f"arguments need a capability: agent {agent.id!r} has {', '.join(names[:10])}")
+
+    def offered(self, capability: str, where: str) -> Iterator[Mistake]:
+        """Check that some agent has a capability."""
+        if self.agents is None:
+            return
+        names = {one.name for agent in self.agents.values() for one in agent.card.capabilities}
+        if capability not in names:
+            yield Mistake(f"{where}.capability", f"no agent has {capability!r}{nearest(capability, sorted(names))}")
+
+    def subplan(self, step: PlanStep, where: str, sight: _Sight) -> Iterator[Mistake]:
+        spec = step.plan
+        if bool(spec.name) == (spec.workflow is not None):
+            yield Mistake(where, "a plan within the plan is either a `workflow` written here, or the `name` of one")
+            return
+        yield from self.value(cast("Json", spec.inputs), f"{where}.inputs", sight)
+        if spec.workflow is not None:
+            yield from _missing_inputs(spec.workflow, spec.inputs, f"{where}.inputs")
+            yield from self.plan(spec.workflow, f"{where}.workflow")
+        else:
+            yield from self.registered(spec.name, Binding.WORKFLOW, f"{where}.name")
+
+    def team(self, step: TeamStep, where: str, sight: _Sight) -> Iterator[Mistake]:
+        spec = step.team
+        if bool(spec.name) == bool(spec.members):
+            yield Mistake(where, "a team is either the `name` of one, or the `members` that make one up")
+            return
+        yield from self.value(spec.message, f"{where}.message", sight)
+        yield from self.value(cast("Json", spec.data), f"{where}.data", sight)
+        yield from self.value(cast("Json", spec.inputs), f"{where}.inputs", sight)
+        if spec.name:
+            if spec.workflow is not None:
+                yield Mistake(f"{where}.workflow", "a registered team has a planner of its own; leave this out")
+            yield from self.registered(spec.name, Binding.TEAM, f"{where}.name")
+            return
+        for number, member in enumerate(spec.members):
+            if self.agents is not None and member not in self.agents:
+                what = f"no agent is registered as {member!r}{nearest(member, [*self.agents])}"
+                yield Mistake(f"{where}.members.{number}", what)
+        if spec.workflow is not None:
+            yield from _missing_inputs(spec.workflow, spec.inputs, f"{where}.inputs")
+            usable = self.agents
+            if usable is not None:
+                usable = {agent_id: agent for agent_id, agent in usable.items() if agent_id in spec.members}
+            yield from _Checker(usable).plan(spec.workflow, f"{where}.workflow")
+        elif spec.inputs:
+            yield Mistake(f"{where}.inputs", "inputs are those of a `workflow`, and there is none")
+
+    def registered(self, name: str, binding: Binding, where: str) -> Iterator[Mistake]:
+        """Check that a team or workflow is registered."""
+        if self.agents is None:
+            return
+        known = [agent.id for agent in self.agents.values() if agent.endpoint.binding is binding]
+        if name not in known:
+            what = "it is an agent; call it with `call`" if name in self.agents else nearest(name, known).lstrip("; ")
+            yield Mistake(where, f"no {binding.value} is registered as {name!r}" + (f"; {what}" if what else ""))
+
+    def wait(self, step: WaitStep, where: str, sight: _Sight) -> Iterator[Mistake]:
+        spec = step.wait
+        said = [name for name in ("seconds", "until", "event") if getattr(spec, name) not in (None, "")]
+        if len(said) != 1:
+            has = f"; this one has {' and '.join(said)}" if said else ""
+            yield Mistake(where, f"a wait has exactly one of seconds, until and event{has}")
+        if spec.match and not spec.event:
+            yield Mistake(f"{where}.match", "match is for the data of an `event`")
+        if step.timeout_s is not None and not spec.event:
+            yield Mistake(where, "timeout_s is for events; a time comes by itself")
+        for name in ("seconds", "until", "event", "match"):
+            yield from self.value(getattr(spec, name), f"{where}.{name}", sight)
+
+    # Templates
+
+    def value(self, value: Json, where: str, sight: _Sight) -> Iterator[Mistake]:
+        """Check the templates within a value."""
+        if isinstance(value, str):
+            try:
+                found = references(value, sight.names)
+            except TemplateFailed as error:
+                at = f" (line {error.line} of it)" if "\n" in value else ""
+                yield Mistake(where, f"bad template{at}: {error.what}")
+                return
+            for one in found:
+                if what := _reference_mistake(one.root, one.name, sight):
+                    yield Mistake(where, what)
+        elif isinstance(value, Mapping):
+            for key, inner in value.items():
+                yield from self.value(inner, f"{where}.{key}", sight)
+        elif isinstance(value, Sequence):
+            for number, inner in enumerate(value):
+                yield from self.value(inner, f"{where}.{number}", sight)
+
+
+def _ids_twice(plan: Plan, prefix: str) -> Iterator[Mistake]:
+    """Yield the ids that several steps of one plan have, those of maps, loops and branches included."""
+    counts: dict[str, int] = {}
+    for step in _own(plan.steps, plan.on_failure):
+        if step.id:
+            counts[step.id] = counts.get(step.id, 0) + 1
+    for name, count in counts.items():
+        if count > 1:
+            yield Mistake(_at(prefix, "steps", name), f"{count} steps have the id {name!r}; each needs its own")
+
+
+def _own(*lists: Sequence[Step]) -> Iterator[Step]:
+    waiting = list(lists)
+    while waiting:
+        for step in walk(waiting.pop(0)):
+            yield step
+            waiting += [inner for _, inner in bodies(step)]
 
 
 def _at(*parts: str) -> str:
@@ -253,79 +396,35 @@ def _closed_inputs(schema: JsonObject) -> frozenset[str] | None:
     return frozenset(properties)
 
 
-def _visible(graph: Graph, step: CallStep | PlanStep) -> frozenset[str]:
-    """Ids of the steps, groups too, that have ended when this one starts."""
-    path = graph.members[step.id][0]
-    before = graph.before(path)
-    return frozenset(name for name, leaves in graph.members.items() if before.issuperset(leaves))
+def _before(graph: Graph, step: Step, sight: _Sight, ids: Sequence[str]) -> _Sight:
+    """Return what a step's templates see: what those around it see, and the steps that have ended before it."""
+    before = graph.before(graph.members[step.id][0])
+    ended = {name for name, leaves in graph.members.items() if before.issuperset(leaves)}
+    return replace(sight, steps=sight.steps | ended, later=sight.later | set(ids))
 
 
-def _missing_inputs(sub: SubPlan, place: str) -> Iterator[Mistake]:
-    schema = input_schema(sub.workflow)
+def _missing_inputs(workflow: Plan, given: Mapping[str, object], place: str) -> Iterator[Mistake]:
+    schema = input_schema(workflow)
     required = schema.get("required")
     known = _closed_inputs(schema)
     if isinstance(required, Sequence) and not isinstance(required, str):
         for name in required:
-            if isinstance(name, str) and name not in sub.inputs:
+            if isinstance(name, str) and name not in given:
                 yield Mistake(place, f"the plan within needs the input {name!r}")
-    for name in sub.inputs:
+    for name in given:
         if known is not None and name not in known:
             yield Mistake(f"{place}.{name}", f"the plan within takes no input {name!r}{nearest(name, sorted(known))}")
 
 
-def _call_mistakes(step: CallStep, place: str, agents: Mapping[str, Agent] | None) -> Iterator[Mistake]:
-    spec = step.call
-    if bool(spec.agent) == bool(spec.need):
-        yield Mistake(place, "a call names either an agent, or a need that the router finds one for")
-        return
-    if not spec.agent or agents is None:
-        return
-    agent = agents.get(spec.agent)
-    if agent is None:
-        yield Mistake(f"{place}.agent", f"no agent is registered as {spec.agent!r}{nearest(spec.agent, [*agents])}")
-        return
-    names = [capability.name for capability in agent.card.capabilities]
-    if spec.capability:
-        if spec.capability not in names:
-            what = f"agent {agent.id!r} has nothing called {spec.capability!r}{nearest(spec.capability, names)}"
-            yield Mistake(f"{place}.capability", what)
-    elif len(names) > 1 and spec.arguments is not None:
-        yield Mistake(place, f"arguments need a capability: agent {agent.id!r} has {', '.join(names[:10])}")
-
-
-def _template_mistakes(
-    value: Json, place: str, inputs: frozenset[str] | None, before: frozenset[str], graph: Graph
-) -> Iterator[Mistake]:
-    if isinstance(value, str):
-        try:
-            found = references(value)
-        except TemplateFailed as error:
-            at = f" (line {error.line} of it)" if "\n" in value else ""
-            yield Mistake(place, f"bad template{at}: {error.what}")
-            return
-        for one in found:
-            what = _reference_mistake(one.root, one.name, inputs, before, graph)
-            if what:
-                yield Mistake(place, what)
-    elif isinstance(value, Mapping):
-        for key, inner in value.items():
-            yield from _template_mistakes(inner, f"{place}.{key}", inputs, before, graph)
-    elif isinstance(value, Sequence):
-        for number, inner in enumerate(value):
-            yield from _template_mistakes(inner, f"{place}.{number}", inputs, before, graph)
-
-
-def _reference_mistake(
-    root: str, name: str, inputs: frozenset[str] | None, before: frozenset[str], graph: Graph
-) -> str:
-    if not name or root == "goal":
+def _reference_mistake(root: str, name: str, sight: _Sight) -> str:
+    if not name or root in ("goal", "memory"):
         return ""
     if root == "inputs":
-        if inputs is None or name in inputs:
+        if sight.inputs is None or name in sight.inputs:
             return ""
-        return f"there is no input {name!r}{nearest(name, sorted(inputs))}"
-    if name not in graph.members:
-        return f"there is no step {name!r}{nearest(name, [*graph.members])}"
-    if name not in before:
+        return f"there is no input {name!r}{nearest(name, sorted(sight.inputs))}"
+    if name in sight.steps:
+        return ""
+    if name in sight.later:
         return f"step {name!r} has not ended before this one; put it earlier, or name it in needs"
-    return ""
+    return f"there is no step {name!r}{nearest(name, sorted(sight.steps | sight.later))}"

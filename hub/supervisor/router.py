@@ -122,14 +122,22 @@ def contained(agent: Agent) -> tuple[str, ...]:
 
 def agents_in_plan(plan: JsonObject) -> Iterator[str]:
     """Yield the agents that a plan, as JSON, calls by id; those of plans within it too."""
-    waiting: list[Json] = list(sequence(plan.get("steps")))
+    waiting: list[Json] = [*sequence(plan.get("steps")), *sequence(plan.get("on_failure"))]
     while waiting:
         step = mapping(waiting.pop())
-        agent = mapping(step.get("call")).get("agent")
-        if isinstance(agent, str) and agent:
-            yield agent
-        waiting += [*sequence(step.get("sequence")), *sequence(step.get("parallel"))]
-        waiting += sequence(mapping(mapping(step.get("plan")).get("workflow")).get("steps"))
+        call, sub, team = (mapping(step.get(kind)) for kind in ("call", "plan", "team"))
+        others = [mapping(one).get("agent") for one in sequence(call.get("fallback"))]
+        for agent in (call.get("agent"), *others, sub.get("name"), team.get("name"), *sequence(team.get("members"))):
+            if isinstance(agent, str) and agent:
+                yield agent
+        for kind in ("sequence", "parallel", "else", "undo"):
+            waiting += sequence(step.get(kind))
+        for kind in ("map", "loop"):
+            waiting += sequence(mapping(step.get(kind)).get("steps"))
+        for branch in sequence(step.get("choose")):
+            waiting += sequence(mapping(branch).get("steps"))
+        for within in (mapping(sub.get("workflow")), mapping(team.get("workflow"))):
+            waiting += [*sequence(within.get("steps")), *sequence(within.get("on_failure"))]
 
 
 def reach(agent_id: str, agents: Mapping[str, Agent]) -> frozenset[str]:

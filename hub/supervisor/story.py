@@ -36,7 +36,7 @@ class Story:
         found: list[StepView] = []
 
         def add(plan: str) -> None:
-            for path in self.order.get(plan, ()):
+            for path in sorted(self.order.get(plan, ()), key=lambda path: _turn(path, plan)):
                 found.append(self.steps[path])
                 add(path)
 
@@ -60,6 +60,10 @@ class Story:
             case EventKind.STEP_STARTED:
                 began = step.started_at or event.at
                 step = replace(step, state=RunState.WORKING, attempts=event.attempt, started_at=began, error="")
+                step = replace(step, ended_at=None)
+                if "within" in payload and event.step not in self.steps:
+                    step = replace(step, title=text(payload, "title"))
+                    self.order.setdefault(text(payload, "within"), []).append(event.step)
             case EventKind.STEP_ROUTED:
                 agent = text(payload, "agent") or step.agent_id
                 capability = text(payload, "capability") or step.capability
@@ -79,6 +83,10 @@ class Story:
                 step = replace(step, state=RunState.AUTH_REQUIRED if auth else RunState.INPUT_REQUIRED)
             case EventKind.QUESTION_ANSWERED:
                 step = replace(step, state=RunState.WORKING)
+            case EventKind.STEP_DECIDED:
+                step = replace(step, why=text(payload, "why"))
+            case EventKind.STEP_WAITING:
+                step = replace(step, why=_waits(payload))
             case EventKind.STEP_ARTIFACT:
                 self._take_artifact(payload)
             case _:
@@ -144,6 +152,17 @@ def view(record: RunRecord, story: Story | None, questions: Sequence[Question], 
 def final_kind(kind: EventKind) -> bool:
     """Return whether nothing comes after an event of that kind."""
     return kind in (EventKind.RUN_COMPLETED, EventKind.RUN_FAILED, EventKind.RUN_CANCELED)
+
+
+def _turn(path: str, plan: str) -> int:
+    """Return which item or turn of a step another one belongs to; 0 where it belongs to none."""
+    part = path.removeprefix(f"{plan}.").partition(".")[0]
+    return int(part) if part.isdecimal() else 0
+
+
+def _waits(payload: JsonObject) -> str:
+    event, until = text(payload, "event"), text(payload, "until")
+    return f"waits for the event {event}, until {until}" if event else f"waits until {until}"
 
 
 def _usage(shaped: Json) -> Usage | None:

@@ -37,7 +37,9 @@ from .records import QuestionRecord, RunRecord
 from .router import Router
 from .run import Answer, Assignment, Event, EventKind, Run, RunFilter, RunPage, RunState
 from .story import Story, final_kind, view
+from .slots import Slots
 from .teams import TEAM, WORKFLOW, SupervisedAdapter, agent_of_document
+from .waits import Signal, Signals
 
 log = structlog.get_logger()
 
@@ -61,10 +63,12 @@ class Supervisor:
         engine: Engine,
         planners: Planners | None = None,
         bus: Bus | None = None,
+        slots: Slots | None = None,
     ) -> None:
         """`engine` is the supervisor's alone. `planners` replace the standard ones, which need no model.
 
-        `bus` joins the replicas that share the database; it is opened after the supervisor is made.
+        `bus` joins the replicas that share the database; it is opened after the supervisor is made. `slots` are for
+        the calls that runs make.
         """
         bus = bus or NoBus()
         self._registry = registry
@@ -74,7 +78,12 @@ class Supervisor:
         self._journal = Journal(database, bus)
         router = Router(registry=registry, index=index, dispatcher=dispatcher)
         self._delegator = Delegator(
-            registry=registry, router=router, dispatcher=dispatcher, journal=self._journal, database=database
+            registry=registry,
+            router=router,
+            dispatcher=dispatcher,
+            journal=self._journal,
+            database=database,
+            slots=slots,
         )
         self._interpreter = Interpreter(
             planners=planners or standard_planners(registry, router),
@@ -83,6 +92,7 @@ class Supervisor:
             database=database,
         )
         self._approvals = Approvals(journal=self._journal, engine=engine, database=database)
+        self._signals = Signals(journal=self._journal, engine=engine, database=database)
         self._canceller = Canceller(
             engine=engine, leaves=self._delegator.leaves, journal=self._journal, bus=bus, within_s=CANCEL_WITHIN_S
         )
@@ -331,6 +341,16 @@ class Supervisor:
         await self._approvals.answer(run_id, answer, question_id=question_id, asked=asked)
         return await self.get(principal, run_id)
 
+    async def deliver(self, signal: Signal) -> tuple[str, ...]:
+        """Deliver an event to every step that waits for it, of all the tenant's runs; returns these runs' ids.
+
+        The same event again reaches nobody twice; one that nobody waits for is gone.
+
+        Raises:
+            DatabaseUnusable: the database cannot be written; nobody was told.
+        """
+        return await self._signals.deliver(signal)
+
     # Beginning a run
 
     async def _checked(self, assignment: Assignment) -> Assignment:
@@ -420,6 +440,7 @@ class Supervisor:
                 await self._journal.append(final_fact(record.id, broken if envelope is None else envelope))
         active = [record.id for record in unfinished if states.get(record.id) is EngineState.ACTIVE]
         await self._approvals.deliver(active)
+        await self._signals.redeliver(active)
         log.info("runs_taken_up", runs=len(active), unfinished=len(unfinished))
 
     def _unfinished(self) -> Sequence[RunRecord]:

@@ -1,9 +1,9 @@
-"""Templates in plans: sandboxed Jinja2 over `inputs`, `goal` and `steps`, with bounds on what they may cost.
+"""Templates in plans: sandboxed Jinja2 over `inputs`, `goal`, `steps`, `memory`, with bounds on what they may cost.
 
 A template that is exactly one expression, `{{ steps.look.data }}`, gives the value itself; any other gives text.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import lru_cache, wraps
@@ -31,7 +31,7 @@ _MEMBER = 8
 _MOST_PARTS = 10_000
 _MOST_DIGITS = 20
 
-_ROOTS = frozenset({"inputs", "goal", "steps"})
+_ROOTS = frozenset({"inputs", "goal", "steps", "memory"})
 
 # Not deterministic, or able to make a huge text of a small one.
 _BANNED_FILTERS = ("random", "format", "center", "indent", "pprint", "xmlattr", "urlize", "wordwrap", "filesizeformat")
@@ -242,8 +242,13 @@ def _environment() -> _Environment:
 _ENVIRONMENT = _environment()
 
 
-def references(template: str) -> tuple[Reference, ...]:
-    """Return what a template looks up, having checked that it can be read at all.
+def expression(text: str) -> str:
+    """Return a condition, or whatever else must be an expression, as a template: the braces may be left out."""
+    return text if "{{" in text or "{%" in text else f"{{{{ {text} }}}}"
+
+
+def references(template: str, names: Collection[str] = ()) -> tuple[Reference, ...]:
+    """Return what a template looks up, having checked that it can be read at all. `names` are known beside the roots.
 
     Raises:
         TemplateFailed: it is not a template, or uses what plans do not offer.
@@ -261,14 +266,17 @@ def references(template: str) -> tuple[Reference, ...]:
     for name in tree.find_all(nodes.Name):
         if name.ctx != "load" or id(name) in seen or name.name in known or name.name in _ENVIRONMENT.globals:
             continue
+        if name.name in names:
+            continue
         if name.name not in _ROOTS:
-            raise TemplateFailed(f"{name.name!r} is not known; a template sees inputs, goal and steps", name.lineno)
+            seen_here = ", ".join([*sorted(_ROOTS), *names])
+            raise TemplateFailed(f"{name.name!r} is not known; a template here sees {seen_here}", name.lineno)
         found.append(Reference(name.name, "", name.lineno))
     return tuple(found)
 
 
 def render(template: str, values: Mapping[str, object]) -> Json:
-    """Render a template over `inputs`, `goal` and `steps`. The same values give the same result.
+    """Render a template over `inputs`, `goal`, `steps`, `memory` and other names. The same values give the same result.
 
     Raises:
         TemplateFailed: something it looks up is not there, it costs too much, or its value is not JSON.

@@ -278,6 +278,13 @@ class Teller:
                 return f"failed{_reason(payload)}"
             case EventKind.RUN_CANCELED:
                 return "canceled"
+            case EventKind.STEP_DECIDED:
+                return f"{by}: {payload.get('why') or 'decided'}"
+            case EventKind.STEP_WAITING:
+                awaited = payload.get("event")
+                return f"{by}: waits for " + (f"the event {awaited}" if awaited else f"{payload.get('until')}")
+            case EventKind.MEMORY_WRITTEN:
+                return ""
             case EventKind.STEP_BOUND | EventKind.QUESTION_CLOSED:
                 return ""
 

@@ -16,7 +16,8 @@ from interhub.adapters import Call, Outcome, Report, TextPart, text_of
 from interhub.adapters.testing import ScriptedAgent, answer, asked, question, refused
 from interhub.hub.errors import QuestionNotFound
 from interhub.hub.supervisor.engine_memory import MemoryEngine, NotDeterministic, Record
-from interhub.hub.supervisor.model import ParallelStep, Plan, SequenceStep, compile_plan, walk
+from interhub.hub.supervisor.graph import compile_steps
+from interhub.hub.supervisor.model import ParallelStep, Plan, SequenceStep, walk
 from interhub.hub.supervisor.plan_check import check_plan
 from interhub.hub.supervisor.run import Answer, Run, RunState
 from interhub.registry.database import open_database
@@ -83,7 +84,7 @@ def plans(max_leaves: int = 10) -> st.SearchStrategy[Shaped]:
 @settings(max_examples=200, deadline=None)
 def test_a_compiled_plan_keeps_the_order_of_sequences_and_leaves_parallel_steps_apart(shaped: Shaped) -> None:
     plan = Plan.model_validate(shaped)
-    graph = compile_plan(plan)
+    graph = compile_steps(plan.steps)
     leaves = [
         step for step in walk(plan.steps) if step.id and not hasattr(step, "sequence") and not hasattr(step, "parallel")
     ]

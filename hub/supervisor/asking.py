@@ -1,0 +1,126 @@
+"""What a run asks people, as it goes on: questions of its agents and its own, and their answers."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import cast
+from uuid import NAMESPACE_URL, uuid5
+
+from interhub.adapters import DataPart, text_of
+from interhub.adapters.content import part_to_json, parts_from_json
+from interhub.agent_cards import Json, JsonObject
+
+from . import records
+from .durable import Branch
+from .envelope import StepValue, failed_because, mapping, number, requests_from_json, succeeded, text
+from .frame import Leaf
+from .model import AskStep, OnError
+from .orders import parts_of
+from .run import EventKind, Question
+from .scene import Scene
+
+ANSWER_WITHIN_S = 30 * 24 * 3600.0
+"""How long a question waits for its answer."""
+
+
+def question_of(step: AskStep, asker: str, values: Mapping[str, object]) -> dict[str, Json]:
+    """Return the question of a step as an agent's would be.
+
+    Raises:
+        TemplateFailed: its text cannot be rendered.
+    """
+    parts = parts_of(step.ask.message, None, values)
+    asked: dict[str, Json] = {
+        "parts": [part_to_json(part) for part in parts],
+        "schema": cast("Json", step.ask.answer),
+        "auth": False,
+        "approval": step.ask.approval,
+    }
+    return {"ask": asked, "agent": asker, "attempts": 1}
+
+
+def answered(step: AskStep, answer: JsonObject) -> dict[str, Json]:
+    """Return the envelope of a step's question that was answered."""
+    accepted = answer.get("accepted") is True
+    by = text(answer, "by")
+    if not accepted and step.ask.on_decline is OnError.FAIL:
+        return failed_because("PERMISSION_DENIED", f"{by or 'somebody'} declined it", attempts=1)
+    parts = parts_from_json(answer.get("parts"))
+    data = next((part.data for part in parts if isinstance(part, DataPart)), None)
+    if step.ask.approval or not accepted:
+        data = {"accepted": accepted, "by": by, "text": text_of(parts)}
+    return succeeded(StepValue(parts=parts, structured=data), attempts=1, by=by)
+
+
+class Asking:
+    """Asks, and takes note of answers."""
+
+    def __init__(self, scene: Scene) -> None:
+        self._scene = scene
+
+    async def ask(self, leaf: Leaf) -> Branch:
+        """Ask what the leaf has to ask, and return what the answer comes by."""
+        scene = self._scene
+        asked = dict(mapping(leaf.asked.get("ask")))
+        attempts = attempts_of(leaf.asked)
+        question_id = self._id(leaf)
+        now = datetime.now(UTC)
+        step = leaf.node.step
+        within_s = step.timeout_s or ANSWER_WITHIN_S if isinstance(step, AskStep) else ANSWER_WITHIN_S
+        expires = now + timedelta(seconds=within_s)
+        schema = asked.get("schema")
+        question = Question(
+            id=question_id,
+            run_id=scene.root,
+            step=scene.path(leaf),
+            agent_id=text(leaf.asked, "agent"),
+            parts=parts_from_json(asked.get("parts")),
+            schema=mapping(schema) if schema is not None else None,
+            auth=asked.get("auth") is True,
+            requests=requests_from_json(asked.get("requests")),
+            asked_at=now,
+            expires_at=expires,
+        )
+        shown: dict[str, Json] = {name: asked.get(name) for name in ("parts", "schema", "auth", "approval")}
+        if question.requests:
+            shown["requests"] = asked.get("requests")
+        row = {**shown, "agent": question.agent_id, "workflow": scene.durable.id}
+        digest = text(asked, "digest")
+        await scene.journal.write(
+            lambda connection: records.ask(connection, question, row, attempt=attempts, digest=digest)
+        )
+        scene.tell(
+            EventKind.QUESTION_ASKED,
+            question.step,
+            attempts,
+            **{**shown, "question": question_id, "agent": question.agent_id, "expires_at": expires.isoformat()},
+        )
+        return await scene.durable.begin_receive(question_id, within_s)
+
+    def note(self, leaf: Leaf, answer: JsonObject) -> None:
+        """Tell of the answer that the engine has. It is known already, unless a crash of the machine took it."""
+        scene = self._scene
+        question_id, by = self._id(leaf), text(answer, "by")
+        scene.journal.post_change(lambda connection: records.answer_question(connection, question_id, answer, by))
+        scene.tell(
+            EventKind.QUESTION_ANSWERED,
+            scene.path(leaf),
+            attempts_of(leaf.asked),
+            question=question_id,
+            by=by,
+            accepted=answer.get("accepted"),
+        )
+
+    def close(self, leaf: Leaf, why: str, *, state: str = "closed") -> None:
+        """Close the leaf's question without an answer."""
+        scene = self._scene
+        question_id = self._id(leaf)
+        scene.journal.post_change(lambda connection: records.close_question(connection, question_id, state=state))
+        scene.tell(EventKind.QUESTION_CLOSED, scene.path(leaf), attempts_of(leaf.asked), question=question_id, why=why)
+
+    def _id(self, leaf: Leaf) -> str:
+        return str(uuid5(NAMESPACE_URL, f"interhub:{self._scene.root}/{self._scene.path(leaf)}#{leaf.round}"))
+
+
+def attempts_of(envelope: JsonObject) -> int:
+    """Return how many attempts an envelope says there were."""
+    return int(number(envelope, "attempts")) or 1
