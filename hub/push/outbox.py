@@ -143,6 +143,8 @@ class Outbox:
             while True:
                 try:
                     await self._tell(config)
+                except RunNotFound:
+                    await self._forget(config)  # the run was removed
                 except DatabaseError as error:
                     log.warning("push_waits_for_the_database", run=config.run_id, config=config.id, why=str(error))
                     await anyio.sleep(_DATABASE_PAUSE_S)
@@ -156,6 +158,10 @@ class Outbox:
         if self._telling.get(config.key) is scope:
             del self._telling[config.key]
 
+    async def _forget(self, config: PushConfig) -> None:
+        with suppress(DatabaseError):
+            await self.store.remove(*config.key)
+
     async def _again(self, config: PushConfig) -> PushConfig:
         """Return a webhook as the database knows it; as it was known, while that is away."""
         try:
@@ -166,11 +172,7 @@ class Outbox:
     async def _tell(self, config: PushConfig) -> None:
         """Tell a webhook all that it has not been told, and what happens then, until its run has ended."""
         principal = Principal(subject=config.subject, tenant=config.tenant)
-        try:
-            run = await self._runs.run(principal, config.run_id)
-        except RunNotFound:
-            await self.store.remove(*config.key)  # the run was deleted
-            return
+        run = await self._runs.run(principal, config.run_id)
         story = self._bodies.story(principal, run, config.version)
         sent = config.sent
         if sent is None:

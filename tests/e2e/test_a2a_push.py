@@ -179,9 +179,13 @@ async def test_configurations_are_kept_listed_and_deleted_over_json_rpc_and_show
         assert "error" not in await ask("delete", named("first"))
         assert (await ask("get", named("first")))["error"]["code"] == -32001
         assert str(await ask("list", of_task)).count(hook.url) == 1
-    stored = b"".join(file.read_bytes() for file in tmp_path.glob("interhub.db*"))
-    assert SECRET.encode() not in stored
+    assert SECRET.encode() not in stored_in(tmp_path)
     assert (tmp_path / "vault.key").stat().st_mode & 0o077 == 0
+
+
+def stored_in(folder: Path) -> bytes:
+    """Return all that the database has written."""
+    return b"".join(file.read_bytes() for file in folder.glob("interhub.db*"))
 
 
 @pytest.mark.parametrize("version", ["1.0", "0.3"])
