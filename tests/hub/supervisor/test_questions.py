@@ -5,7 +5,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from interhub.adapters import Call, DataPart, InputRequired, Outcome, Report, TextPart, text_of
+from interhub.adapters import Call, DataPart, InputRequest, InputRequired, Outcome, Report, TextPart, text_of
 from interhub.adapters.testing import ScriptedAgent, answer, question, refused
 from interhub.agent_cards import JsonObject
 from interhub.hub.errors import BadRequest, QuestionNotFound
@@ -108,6 +108,37 @@ async def test_an_answer_must_fit_the_form_and_words_fill_its_one_text(tmp_path:
             await world.supervisor.answer(ALICE, run.id, bad)
         await answered(world, run, say("blue"))
         assert seen == [{"colour": "blue"}]
+
+
+async def test_of_several_requests_each_is_answered_once_and_the_run_goes_on_with_the_last(
+    tmp_path: Path, engine: DbosEngine
+) -> None:
+    seen: list[object] = []
+
+    async def play(call: Call, report: Report) -> Outcome:
+        if call.resume is None:
+            asked = [("name", None), ("form", FORM)]
+            return InputRequired.several(
+                [InputRequest(key=key, question=(TextPart(text=f"{key}?"),), schema=schema) for key, schema in asked]
+            )
+        seen.extend(part.data for part in call.resume.answer if isinstance(part, DataPart))
+        return answer("ok")
+
+    async with supervised(tmp_path, ScriptedAgent("two").on("ask", play), engine=engine) as world:
+        run = await world.done(await world.run("ask", agent="two"))
+        assert [request.key for request in run.questions[0].requests] == ["name", "form"]
+        wrong = Answer(parts=(DataPart(data={"colour": 3}),), request="form", by=ALICE)
+        with pytest.raises(BadRequest, match="not of type 'string'"):
+            await world.supervisor.answer(ALICE, run.id, wrong)
+        one = Answer(parts=(TextPart(text="Ann"),), request="name", by=ALICE)
+        run = await world.supervisor.answer(ALICE, run.id, one)
+        assert run.state is RunState.INPUT_REQUIRED
+        assert [request.key for request in run.questions[0].requests] == ["form"]
+        with pytest.raises(QuestionNotFound, match="not any more"):
+            await world.supervisor.answer(ALICE, run.id, one)
+        run = await answered(world, run, Answer(accepted=False, request="form", by=ALICE))
+        assert run.state is RunState.COMPLETED
+        assert seen == [{"name": "Ann", "form": None}]
 
 
 async def test_two_open_questions_need_to_be_named(tmp_path: Path, engine: DbosEngine) -> None:
