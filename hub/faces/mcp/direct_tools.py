@@ -16,10 +16,11 @@ from interhub.hub.service import Hub
 from interhub.registry import RegistryError
 
 from .carried import carry, keeps_session, leave, parent_of
-from .catalogue import Catalogues, Entry
+from .catalogue import Catalogues
 from .content import passed_on
 from .entrance import Inbound
 from .long_calls import support_of
+from .names import Entry
 from .turn import meta_to_agents
 
 _PARAMS = frozenset({"name", "arguments", "_meta"})

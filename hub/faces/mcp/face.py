@@ -24,10 +24,11 @@ from interhub.hub.faces.refusals import refusal
 from interhub.hub.service import Hub
 
 from .calls import DirectCalls
+from .carried import keeps_session
 from .catalogue import Catalogues
 from .changes import ChangeNotices
 from .direct_tools import DirectTools
-from .entrance import McpEntrance, Shortcut
+from .entrance import Inbound, McpEntrance, Shortcut
 from .listed import KEYS
 from .lists import Lists
 from .long_calls import SKILL, TOOL, LongCalls, show_skill
@@ -111,7 +112,8 @@ class McpFace:
             session_idle_timeout=session_idle_s,
             max_sessions=max_sessions,
         )
-        shortcuts: dict[str, Shortcut] = dict.fromkeys(KEYS, self._lists.shortcut)
+        self._session_idle_s = session_idle_s
+        shortcuts: dict[str, Shortcut] = dict.fromkeys(KEYS, self._listed)
         shortcuts["tools/call"] = DirectTools(
             hub,
             self._catalogues,
@@ -131,6 +133,15 @@ class McpFace:
             await refusal(scope, error)(scope, receive, send)
             return
         await self._entrance(scope, receive, send)
+
+    async def _listed(self, inbound: Inbound) -> bytes | None:
+        """Answer a list request at the entrance, to a legacy client in a session of its own only."""
+        if not inbound.modern:
+            principal = inbound.principal
+            owner = {"client_id": principal.tenant, "issuer": None, "subject": principal.subject}
+            if not keeps_session(self._sessions, inbound.session_id, owner, self._session_idle_s):
+                return None
+        return await self._lists.shortcut(inbound)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request with the SDK's server."""

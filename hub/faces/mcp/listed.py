@@ -112,7 +112,8 @@ def _definitions(entries: Sequence[Entry], method: str, version: str) -> Iterabl
     try:
         sieved = _sieved([item for _, item in shaped], method, version)
     except ValidationError:  # of one of them: look which, and keep the others
-        sieved, kept = [], []
+        sieved = list[dict[str, Any]]()
+        kept = list[tuple[Entry, dict[str, Any]]]()
         for entry, item in shaped:
             try:
                 sieved += _sieved([item], method, version)

@@ -114,15 +114,20 @@ class Lists:
     # The two ways in
 
     async def shortcut(self, inbound: Inbound) -> bytes | None:
-        """Answer a list request at the entrance (`entrance.Shortcut`); what is not in order is left to the long way."""
+        """Answer a list request at the entrance (`entrance.Shortcut`); what is not in order is left to the long way.
+
+        A legacy client's session has been looked up. Its version is the one that it names in the header, as it must
+        (MCP 2025-11-25, basic/transports, protocol version header); one that names none is left too.
+        """
         cursor = inbound.params.get("cursor", "")
-        if not inbound.modern or not isinstance(cursor, str):
+        version = inbound.headers.get(b"mcp-protocol-version", b"").strip(b" \t").decode("latin-1")
+        if not version or not isinstance(cursor, str):
             return None
         whose = _Whose(
             tenant=inbound.principal.tenant,
             profile=inbound.scope["state"]["profile"],
             method=inbound.method,
-            version=inbound.headers[b"mcp-protocol-version"].strip(b" \t").decode("latin-1"),
+            version=version,
         )
         try:
             return await self._page(whose, cursor)

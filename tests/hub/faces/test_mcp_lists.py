@@ -98,7 +98,7 @@ async def test_the_url_comes_before_the_header_and_that_before_the_callers_own()
     async with mcp_site(*desk(), profiles=PROFILES) as site, httpx.AsyncClient() as http:
 
         async def number(url: str, **headers: str) -> int:
-            answered = await post(http, url, "tools/list", **headers)
+            answered = await post(http, url, "tools/list", None, **headers)
             return len(answered.json()["result"]["tools"]) - len(OWN)
 
         bob = {"Authorization": "Bearer bob"}
@@ -267,3 +267,21 @@ async def test_a_list_is_another_one_as_soon_as_an_agent_is() -> None:
             after = {each.name for each in (await hub.list_tools(cache_mode="bypass")).tools}
     assert before <= after
     assert after - before == {"busy__after"}
+
+
+async def test_a_legacy_list_is_answered_within_the_callers_own_session_only() -> None:
+    async with mcp_site(*desk(), profiles=PROFILES) as site, httpx.AsyncClient() as http:
+        both = {"Accept": "application/json, text/event-stream", "Content-Type": "application/json"}
+        hello = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "test", "version": "1"}}
+        opening = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": hello}
+        opened = await http.post(site.url, json=opening, headers=both)
+        session = {**both, "Mcp-Session-Id": opened.headers["mcp-session-id"], "MCP-Protocol-Version": "2025-11-25"}
+        await http.post(site.url, json={"jsonrpc": "2.0", "method": "notifications/initialized"}, headers=session)
+        asking = {"jsonrpc": "2.0", "id": 2, "method": "tools/list"}
+        answered = await http.post(site.url, json=asking, headers=session)
+        assert answered.headers["content-type"] == "application/json"  # not the stream that the SDK's server sends
+        result = answered.json()["result"]
+        assert len(result["tools"]) == len(OWN) + 5
+        assert result.keys() == {"tools"}
+        stolen = await http.post(site.url, json=asking, headers={**session, "Authorization": "Bearer eve"})
+        assert stolen.status_code == 404
