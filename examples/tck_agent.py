@@ -311,7 +311,9 @@ def agent_card(url: str, grpc: str = "") -> AgentCard:
         default_input_modes=["text/plain", "application/json"],
         default_output_modes=["text/plain", "application/json"],
         skills=[
-            AgentSkill(id="conformance", name="Conformance", description=DESCRIPTION, tags=["conformance", "tck", "acts"])
+            AgentSkill(
+                id="conformance", name="Conformance", description=DESCRIPTION, tags=["conformance", "tck", "acts"]
+            )
         ],
     )
 

@@ -1,4 +1,4 @@
-"""Speaks to A2A agents: versions 1.0 and 0.3, over JSON-RPC and HTTP+JSON.
+"""Speaks to A2A agents: versions 1.0 and 0.3, over JSON-RPC, HTTP+JSON and, with the extra, gRPC.
 
 The pieces: `a2a_cards` finds the card, `a2a_message` says what we have to say, `a2a_wire` writes requests,
 `a2a_tolerance` reads answers into `a2a_events`, `a2a_client` does both over HTTP, `a2a_task` keeps what is known of one
@@ -7,12 +7,12 @@ task, and `a2a_exchange` sees one call through.
 
 import os
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 import anyio
-import httpx
 import structlog
 
 from interhub.adapters.addresses import ALLOW_PRIVATE, Reach
@@ -32,6 +32,8 @@ from interhub.agent_cards import AgentCard, Binding, Endpoint
 from .cards import CARD_URL, check_binding, find_card, interface_for
 from .client import A2aClient
 from .exchange import Delivery, Exchange, Patience
+from .grpc_target import grpc_target
+from .peer import Peer
 from .signatures import CardTrust
 from .tolerance import TolerantReader
 from .wire import Dialect, Fault, HttpJson, JsonRpc, WireVersion, wire_version
@@ -42,6 +44,10 @@ DELIVERY = "delivery"
 """Key in `Endpoint.options`: one of Delivery's values, for an agent that is better waited for in another way."""
 
 _MAX_CONTEXTS = 4096
+
+
+Speak: TypeAlias = Callable[[WireVersion, str], Peer]
+"""Makes what speaks a version to an interface; the text names the agent in errors."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +102,6 @@ class A2aAdapter:
             BadEndpoint: the address cannot be used, or the card names no interface that we speak.
         """
         check_binding(endpoint)
-        check_url(endpoint.url)
         headers = self._headers(endpoint, endpoint.url)
         limits = self._settings.card
         async with open_client(
@@ -115,13 +120,57 @@ class A2aAdapter:
     @asynccontextmanager
     async def _connect(self, endpoint: Endpoint, card: AgentCard, label: str) -> AsyncGenerator[Connection]:
         interface = interface_for(endpoint, card)
-        check_url(interface.url)
         headers = self._headers(interface, label)
         delivery = _delivery(interface, card, label)
+        opened = self._grpc if interface.binding is Binding.A2A_GRPC else self._http
+        async with opened(endpoint, interface, headers) as speak:
+            yield A2aConnection(speak, interface, label=label, delivery=delivery, settings=self._settings)
+
+    @asynccontextmanager
+    async def _http(self, endpoint: Endpoint, interface: Endpoint, headers: dict[str, str]) -> AsyncGenerator[Speak]:
+        check_url(interface.url)
         async with open_client(
             reach=self._reach_of(endpoint), headers=headers, connect_s=self._settings.connect_s
         ) as http:
-            yield A2aConnection(http, interface, label=label, delivery=delivery, settings=self._settings)
+
+            def speak(version: WireVersion, where: str) -> Peer:
+                rest = interface.binding is Binding.A2A_REST
+                dialect: Dialect = (HttpJson if rest else JsonRpc)(version, tenant=interface.tenant)
+                return A2aClient(
+                    http,
+                    interface.url,
+                    dialect,
+                    TolerantReader(where, version),
+                    where=where,
+                    max_answer_bytes=self._settings.max_answer_bytes,
+                )
+
+            yield speak
+
+    @asynccontextmanager
+    async def _grpc(self, endpoint: Endpoint, interface: Endpoint, headers: dict[str, str]) -> AsyncGenerator[Speak]:
+        from .grpc_peer import GrpcPeer, open_channels  # an extra, and the SDK's: imported where it is needed
+
+        settings = self._settings
+        async with open_channels(
+            grpc_target(interface),
+            headers=headers,
+            reach=self._reach_of(interface),
+            connect_s=settings.connect_s,
+            max_answer_bytes=settings.max_answer_bytes,
+        ) as channels:
+
+            def speak(version: WireVersion, where: str) -> Peer:
+                return GrpcPeer(
+                    channels,
+                    version,
+                    TolerantReader(where, version),
+                    tenant=interface.tenant,
+                    where=where,
+                    max_answer_bytes=settings.max_answer_bytes,
+                )
+
+            yield speak
 
     def _headers(self, endpoint: Endpoint, where: str) -> dict[str, str]:
         headers = expand_all(endpoint.headers, self._env)
@@ -132,24 +181,27 @@ class A2aAdapter:
         reach = self._reach.with_private() if endpoint.options.get(ALLOW_PRIVATE) is True else self._reach
         # The interface's address is the card's word; where the card was found is the operator's.
         card_url = endpoint.options.get(CARD_URL)
-        return reach.with_host(check_url(card_url if isinstance(card_url, str) and card_url else endpoint.url).host)
+        if isinstance(card_url, str) and card_url:
+            return reach.with_host(check_url(card_url).host)
+        if endpoint.binding is Binding.A2A_GRPC:
+            return reach.with_host(grpc_target(endpoint).host)
+        return reach.with_host(check_url(endpoint.url).host)
 
 
 class A2aConnection:
     """An open conversation with one A2A agent; used by many calls at once."""
 
     def __init__(
-        self, http: httpx.AsyncClient, interface: Endpoint, *, label: str, delivery: Delivery, settings: A2aSettings
+        self, speak: Speak, interface: Endpoint, *, label: str, delivery: Delivery, settings: A2aSettings
     ) -> None:
-        self._http = http
-        self._interface = interface
+        self._speak = speak
         # In errors and logs without its query, which can hold a secret.
         self._where = f"{label} ({interface.url.partition('?')[0]})"
         self._delivery = delivery
         self._settings = settings
         self._contexts: OrderedDict[tuple[str, str], str] = OrderedDict()
         self._negotiable = not interface.version
-        self._client = self._speak(wire_version(interface.version) or WireVersion.V1)
+        self._client = speak(wire_version(interface.version) or WireVersion.V1, self._where)
 
     @property
     def reader(self) -> TolerantReader:
@@ -198,7 +250,7 @@ class A2aConnection:
             if not (self._negotiable and unknown and self._client.reader.version is WireVersion.V1):
                 raise self._refused(fault) from fault
         # Nothing was executed: what it does not know is the version, and nobody said which one it speaks.
-        self._client = self._speak(WireVersion.V03)
+        self._client = self._speak(WireVersion.V03, self._where)
         self._negotiable = False
         try:
             return await self._exchange(call, report)
@@ -247,23 +299,6 @@ class A2aConnection:
         self._contexts.move_to_end(key)
         if len(self._contexts) > _MAX_CONTEXTS:
             self._contexts.popitem(last=False)
-
-    def _speak(self, version: WireVersion) -> A2aClient:
-        interface = self._interface
-        dialect: Dialect = (
-            HttpJson(version, tenant=interface.tenant)
-            if interface.binding is Binding.A2A_REST
-            else JsonRpc(version, tenant=interface.tenant)
-        )
-        reader = TolerantReader(self._where, version)
-        return A2aClient(
-            self._http,
-            interface.url,
-            dialect,
-            reader,
-            where=self._where,
-            max_answer_bytes=self._settings.max_answer_bytes,
-        )
 
     def _refused(self, fault: Fault) -> AdapterError:
         why = fault.message

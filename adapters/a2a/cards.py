@@ -20,6 +20,7 @@ from interhub.adapters.errors import (
 )
 from interhub.agent_cards import AgentCard, Binding, CardError, CardInvalid, CardTooLarge, Endpoint, NotACard, read_card
 
+from .grpc_target import grpc_installed, grpc_target
 from .signatures import ALLOW_BAD_SIGNATURE, CardTrust, with_signature
 from .wire import WireVersion, wire_version
 
@@ -32,9 +33,10 @@ CARD_URL = "card_url"
 """Key in `Endpoint.options` of the interfaces that a card names: where that card was found."""
 
 SPOKEN = (Binding.A2A_JSONRPC, Binding.A2A_REST)
-"""The bindings that this adapter speaks."""
+"""The bindings over HTTP; gRPC is spoken as well where the extra is installed."""
 
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+_NO_GRPC = "gRPC is not spoken by this installation"
 _ANY_ADDRESS = frozenset({"0.0.0.0", "::"})  # noqa: S104  # recognised in cards, never bound
 
 
@@ -128,12 +130,10 @@ def check_binding(endpoint: Endpoint) -> None:
         BadEndpoint: the binding or version is none that we speak.
     """
     if endpoint.binding is Binding.A2A_GRPC:
-        raise BadEndpoint(
-            endpoint.url,
-            "gRPC is not spoken by this installation",
-            "use the agent's JSONRPC or HTTP+JSON interface",
-        )
-    if endpoint.binding not in SPOKEN:
+        if not grpc_installed():
+            raise BadEndpoint(endpoint.url, _NO_GRPC, "install interhub[grpc], or use another interface of the agent")
+        grpc_target(endpoint)
+    elif endpoint.binding not in SPOKEN:
         raise BadEndpoint(endpoint.url, f"{endpoint.binding.value} is not a binding of A2A")
     if endpoint.version and wire_version(endpoint.version) is None:
         raise BadEndpoint(endpoint.url, f"A2A {endpoint.version} is not a version we speak", "1.x and 0.3 are")
@@ -146,7 +146,17 @@ def interface_for(endpoint: Endpoint, card: AgentCard) -> Endpoint:
         BadEndpoint: the binding or version is none that we speak.
     """
     check_binding(endpoint)
+    over_grpc = [each for each in card.interfaces if each.binding is Binding.A2A_GRPC]
+    if endpoint.binding is Binding.A2A_GRPC:
+        named = next((each for each in over_grpc if each.url == endpoint.url), None)
+        if named is None:
+            return endpoint
+        version, tenant = endpoint.version or named.version, endpoint.tenant or named.tenant
+        return replace(endpoint, version=version, tenant=tenant)
     asked = check_url(endpoint.url)
+    if over_grpc and len(over_grpc) == len(card.interfaces):
+        # The agent's or the card's address was given, and the card names nothing but gRPC.
+        return replace(over_grpc[0], headers=endpoint.headers, options={**over_grpc[0].options, **endpoint.options})
     spoken = [each for each in card.interfaces if each.binding in SPOKEN]
     spoken.sort(key=lambda each: wire_version(each.version) is not WireVersion.V1)
     for each in sorted(spoken, key=lambda each: each.binding is not endpoint.binding):
@@ -165,12 +175,20 @@ def interface_for(endpoint: Endpoint, card: AgentCard) -> Endpoint:
 
 
 def _places(endpoint: Endpoint) -> list[_Place]:
-    asked = check_url(endpoint.url)
-    url = str(asked)
     places: list[_Place] = []
     known = endpoint.options.get(CARD_URL)
     if isinstance(known, str) and known:
         places.append(_Place(known))
+    if endpoint.binding is Binding.A2A_GRPC and "://" not in endpoint.url:
+        if places:
+            return places
+        raise BadEndpoint(
+            endpoint.url,
+            "a gRPC address alone does not say what the agent can",
+            "give the address of its card, usually https://host" + WELL_KNOWN[0],
+        )
+    asked = check_url(endpoint.url)
+    url = str(asked)
     path = asked.path.rstrip("/")
     if path.endswith(".json") or "/.well-known/" in path or asked.query:
         return [*places, _Place(url)]
@@ -233,6 +251,12 @@ def _usable(card: AgentCard, endpoint: Endpoint, card_url: httpx.URL) -> AgentCa
     usable: list[Endpoint] = []
     refused: list[str] = []
     for each in card.interfaces:
+        if each.binding is Binding.A2A_GRPC:
+            try:
+                usable.append(_over_grpc(each, endpoint, card_url))
+            except BadEndpoint as error:
+                refused.append(f"{each.binding.value} at {each.url} ({error.why})")
+            continue
         if each.binding not in SPOKEN:
             refused.append(f"{each.binding.value} at {each.url} (not spoken by this installation)")
             continue
@@ -261,5 +285,25 @@ def _usable(card: AgentCard, endpoint: Endpoint, card_url: httpx.URL) -> AgentCa
             f"the card of {card.name!r} names no interface that we can use: {'; '.join(refused)}",
             "ask its owner for a JSONRPC or HTTP+JSON interface at a public address",
         )
-    usable.sort(key=lambda each: wire_version(each.version) is not WireVersion.V1)
+    # HTTP first: proxies and the hub's own limits are made for it.
+    usable.sort(key=lambda each: (each.binding is Binding.A2A_GRPC, wire_version(each.version) is not WireVersion.V1))
     return replace(card, interfaces=tuple(usable))
+
+
+def _over_grpc(interface: Endpoint, endpoint: Endpoint, card_url: httpx.URL) -> Endpoint:
+    """Return a gRPC interface as we use it.
+
+    Raises:
+        BadEndpoint: it cannot be used, or not from here, or not by this installation.
+    """
+    options = {**endpoint.options, CARD_URL: str(card_url)}
+    target = grpc_target(replace(interface, options=options))
+    if not grpc_installed():
+        raise BadEndpoint(interface.url, _NO_GRPC, "install interhub[grpc]")
+    if target.host in _LOOPBACK and card_url.host not in _LOOPBACK:
+        raise BadEndpoint(interface.url, "an address that only its own machine can reach")
+    # The port is always another one: whoever answers for the host may have what was given for it.
+    ours = target.host == card_url.host or {target.host, card_url.host} <= _LOOPBACK
+    if not ours and endpoint.headers:
+        _log.warning("a2a_credentials_withheld", card=str(card_url), interface=interface.url, why="another host")
+    return replace(interface, headers=endpoint.headers if ours else {}, options=options)

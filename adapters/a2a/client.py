@@ -5,7 +5,7 @@ send (a time without a zone ends the call, an event in 0.3's form becomes an emp
 through its protobuf types comes out with integers as floats.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 
 import httpx
@@ -17,12 +17,10 @@ from interhub.adapters.errors import AdapterError, AnswerTooLarge, ProtocolViola
 from interhub.agent_cards import Json
 
 from .events import Event, MessageAnswer, TaskSnapshot
+from .peer import Take
 from .sse import EventTooLarge, SseDecoder
 from .tolerance import Leniency, TolerantReader
 from .wire import Ask, Dialect, Fault, HttpRequest, Operation
-
-Take = Callable[[Event | None], Awaitable[bool]]
-"""Takes an event, or None for one that was passed over; returns True when it has seen enough."""
 
 _BUSY = frozenset({408, 425, 429, 502, 503, 504})
 

@@ -24,9 +24,9 @@ from interhub.adapters.errors import (
     RemoteUnavailable,
 )
 
-from .client import A2aClient
 from .events import Event, TaskSnapshot, TaskState
 from .message import Question, message_id, write_message
+from .peer import Peer
 from .task import TaskView, question_mark
 from .tolerance import Leniency
 from .wire import Fault
@@ -68,7 +68,7 @@ class Exchange:
 
     def __init__(
         self,
-        client: A2aClient,
+        client: Peer,
         call: Call,
         report: Report,
         *,

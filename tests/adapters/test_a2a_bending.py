@@ -261,7 +261,7 @@ async def test_the_message_carries_what_the_agent_may_want_to_know(bending: Peer
     message = Message(
         role=Role.USER,
         parts=(TextPart(text="hello"), DataPart(data={"n": 9007199254740993})),
-        message_id="the caller's",
+        message_id="its-own-id",
         context_id="the caller's",
         task_id="the caller's",
         metadata={"their": "own"},
@@ -280,8 +280,10 @@ async def test_the_message_carries_what_the_agent_may_want_to_know(bending: Peer
         "their": "own",
         "interhub.dev/skill": "do",
         "interhub.dev/idempotencyKey": "run/step",
+        "interhub.dev/messageId": "its-own-id",
         "interhub.dev/budget": {"depth": 8},
     }
+    assert sent["messageId"] != "its-own-id"
     assert "the caller's" not in json.dumps(line)
     assert sent["contextId"] == "known"
     assert headers["a2a-version"] == "1.0"

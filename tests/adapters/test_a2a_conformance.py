@@ -30,7 +30,8 @@ class A2aHarness:
 
     @property
     def dead_endpoint(self) -> Endpoint | None:
-        return replace(self.endpoint, url="http://127.0.0.1:9/rpc")
+        dead = "127.0.0.1:9" if self.endpoint.binding is Binding.A2A_GRPC else "http://127.0.0.1:9/rpc"
+        return replace(self.endpoint, url=dead)
 
     def request(self, capability: str, text: str, call: Call) -> Call:
         return replace(call, arguments={"message": f"{capability}:{text}"})
@@ -56,6 +57,13 @@ def new_agent(tmp_path_factory: pytest.TempPathFactory) -> Generator[Peer]:
 def unstreaming_agent(tmp_path_factory: pytest.TempPathFactory) -> Generator[Peer]:
     log = tmp_path_factory.mktemp("unstreaming") / "log"
     with peer(sys.executable, AGENTS / "sdk_13_agent.py", "--no-streaming", log=log) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def grpc_agent(tmp_path_factory: pytest.TempPathFactory) -> Generator[Peer]:
+    log = tmp_path_factory.mktemp("grpc") / "log"
+    with peer(sys.executable, AGENTS / "sdk_13_agent.py", "--grpc", log=log) as running:
         yield running
 
 
@@ -104,6 +112,18 @@ async def test_the_contract_holds_with_an_agent_that_cannot_stream(
     polled = replace(harness(unstreaming_agent, path, binding, "1.0"), features=frozenset(Feature) - {Feature.UPDATES})
     if check.applies_to(polled):
         await check(polled)
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=str)
+@pytest.mark.parametrize("version", ["1.0", "0.3"])
+async def test_the_contract_holds_with_an_agent_that_is_reached_over_grpc_only(
+    check: Check, grpc_agent: Peer, version: str
+) -> None:
+    adapter = A2aAdapter()
+    card = await adapter.describe(Endpoint(binding=Binding.A2A_JSONRPC, url=grpc_agent.url))
+    endpoint = next(each for each in card.interfaces if each.version == version)
+    assert endpoint.binding is Binding.A2A_GRPC
+    await check(A2aHarness(peer=grpc_agent, endpoint=endpoint, adapter=adapter))
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=str)

@@ -23,6 +23,7 @@ from interhub.adapters import (
 )
 from interhub.adapters.a2a import A2aAdapter, A2aSettings
 from interhub.adapters.a2a.cards import CARD_URL
+from interhub.adapters.a2a.grpc_target import grpc_target
 from interhub.adapters.egress import EgressLimits
 from interhub.agent_cards import AgentCard, Binding, Endpoint
 from tests.support.processes import ROOT, Peer, environment, peer
@@ -105,13 +106,47 @@ async def test_a_redirect_within_the_origin_is_followed_and_one_elsewhere_is_not
         ("list", ProtocolViolation, "a JSON list"),
         ("nameless", ProtocolViolation, "name: is missing; supportedInterfaces is? missing|name: is missing"),
         ("future", ProtocolViolation, r"is for A2A 2\.0, and interhub speaks 1\.x and 0\.3"),
-        ("grpc", BadEndpoint, "GRPC at 127.0.0.1:50051"),
         ("big", AnswerTooLarge, "larger than the 1,048,576 bytes we take"),
     ],
 )
 async def test_what_is_no_usable_card_is_named(bending: Peer, name: str, error: type[Exception], found: str) -> None:
     with anyio.fail_after(15), pytest.raises(error, match=found):
         await describe(f"{bending.url}/cards/{name}?x=1")
+
+
+async def test_a_card_of_grpc_alone_needs_the_extra(bending: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
+    card = await describe(f"{bending.url}/cards/grpc?x=1")
+    assert [(each.binding, each.url) for each in card.interfaces] == [(Binding.A2A_GRPC, "127.0.0.1:50051")]
+    monkeypatch.setitem(sys.modules, "grpc", None)  # as where the extra is not installed
+    with pytest.raises(BadEndpoint, match=r"GRPC at 127\.0\.0\.1:50051 \(gRPC is not spoken by this installation"):
+        await describe(f"{bending.url}/cards/grpc?x=1")
+
+
+async def test_a_grpc_address_without_a_card_is_refused() -> None:
+    with pytest.raises(BadEndpoint, match="does not say what the agent can; give the address of its card"):
+        await A2aAdapter().describe(Endpoint(binding=Binding.A2A_GRPC, url="127.0.0.1:50051"))
+
+
+@pytest.mark.parametrize("url", ["", "host", "host:nope", "ftp://host:1", "user:pw@host:1", "host:0", "host:70000"])
+async def test_what_is_no_grpc_address_is_refused(url: str) -> None:
+    with pytest.raises(BadEndpoint):
+        grpc_target(Endpoint(binding=Binding.A2A_GRPC, url=url))
+
+
+@pytest.mark.parametrize(
+    ("url", "options", "tls"),
+    [
+        ("127.0.0.1:1", {}, False),
+        ("agents.example.com:1", {}, True),
+        ("agents.example.com:1", {"tls": False}, False),
+        ("http://agents.example.com", {}, False),
+        ("grpcs://agents.example.com", {"tls": False}, True),
+    ],
+)
+async def test_a_grpc_address_speaks_tls_unless_it_is_of_this_machine_or_says_otherwise(
+    url: str, options: dict[str, bool], tls: bool
+) -> None:
+    assert grpc_target(Endpoint(binding=Binding.A2A_GRPC, url=url, options=options)).tls is tls
 
 
 async def test_an_address_without_any_card_says_where_it_looked(bending: Peer) -> None:
@@ -193,7 +228,7 @@ async def test_a_grpc_endpoint_and_unknown_options_are_refused_on_connecting(fou
     card = await describe(four.url)
     adapter = A2aAdapter()
     refused = {
-        "gRPC is not spoken": Endpoint(binding=Binding.A2A_GRPC, url="127.0.0.1:50051"),
+        "is no gRPC address": Endpoint(binding=Binding.A2A_GRPC, url="nowhere"),
         "A2A 2.0 is not a version": Endpoint(binding=Binding.A2A_JSONRPC, url=f"{four.url}/rpc", version="2.0"),
         "WORKER is not a binding of A2A": Endpoint(binding=Binding.WORKER),
         "use one of auto": Endpoint(binding=Binding.A2A_REST, url=four.url, options={"delivery": "pigeon"}),

@@ -183,8 +183,8 @@ async def test_an_answer_given_twice_is_taken_once(reviewer: Peer) -> None:
 async def test_failures_say_what_the_agent_said(reviewer: Peer) -> None:
     card = await card_of(reviewer)
     async with A2aAdapter().connect(card.interfaces[0], card=card, label="the reviewer") as connection:
-        for word in ("fail", "reject"):
-            with pytest.raises(RemoteRefused, match=r"the reviewer .* answered with an error: no paper left") as caught:
+        for word, said in (("fail", "answered with an error"), ("reject", "rejected the task")):
+            with pytest.raises(RemoteRefused, match=rf"the reviewer .* {said}: no paper left") as caught:
                 await connection.call(call(f"{word}: no paper left", word), ignore)
             assert text_of(caught.value.parts) == "no paper left"
 

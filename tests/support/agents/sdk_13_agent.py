@@ -71,14 +71,33 @@ class Four(AgentExecutor):
         await updater.cancel(updater.new_agent_message([Part(text="stopped")]))
 
 
+async def serve_grpc(handler, address):
+    import grpc.aio
+    from a2a.compat.v0_3 import a2a_v0_3_pb2_grpc
+    from a2a.compat.v0_3.grpc_handler import CompatGrpcHandler
+    from a2a.server.request_handlers.grpc_handler import GrpcHandler
+    from a2a.types import a2a_pb2_grpc
+
+    server = serve_grpc.server = grpc.aio.server()
+    a2a_pb2_grpc.add_A2AServiceServicer_to_server(GrpcHandler(handler), server)
+    a2a_v0_3_pb2_grpc.add_A2AServiceServicer_to_server(CompatGrpcHandler(handler), server)
+    server.add_insecure_port(address)
+    await server.start()
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--port", type=int)
     parser.add_argument("--log", type=Path)
     parser.add_argument("--no-streaming", action="store_true")
+    parser.add_argument("--grpc", action="store_true", help="gRPC is all that the card names")
     options = parser.parse_args()
     listening = socket.create_server(("127.0.0.1", options.port))
     url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+    held = socket.socket()  # keeps the port until gRPC shares it
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    held.bind(("127.0.0.1", 0))
+    grpc_address = f"127.0.0.1:{held.getsockname()[1]}"
     card = AgentCard(
         name="four",
         description="Echo, fail, slow and ask.",
@@ -87,6 +106,11 @@ def main():
             AgentInterface(url=f"{url}{path}", protocol_binding=binding, protocol_version=version)
             for version in ("1.0", "0.3")
             for path, binding in (("/rpc", "JSONRPC"), ("/rest", "HTTP+JSON"))
+        ]
+        if not options.grpc
+        else [
+            AgentInterface(url=grpc_address, protocol_binding="GRPC", protocol_version=version)
+            for version in ("1.0", "0.3")
         ],
         capabilities=AgentCapabilities(streaming=not options.no_streaming),
         default_input_modes=["text/plain"],
@@ -111,6 +135,8 @@ def main():
 
     async def startup(sockets=None):
         await started(sockets)
+        if options.grpc:
+            await serve_grpc(handler, grpc_address)
         print(json.dumps({"url": url}), flush=True)
 
     server.startup = startup
