@@ -293,7 +293,7 @@ def _engine(database: sa.Engine, *, statement_s: float) -> sa.Engine:
     return engine
 
 
-def _seconds(column: sa.Column[float]) -> sa.ColumnElement[object]:
+def _seconds(column: sa.Column[float]) -> sa.ColumnElement[float]:
     return column * text("interval '1 second'")
 
 
