@@ -30,6 +30,7 @@ from interhub.registry import Agent
 from .audit import AuditLog, AuditRecord
 from .errors import BudgetExceeded, NotAllowed, problem_of
 from .policy import Allow, Ask, Decision, Deny, Policy
+from .tracing import carrier_of, spans_are_exported
 
 log = structlog.get_logger()
 tracer = trace.get_tracer("interhub")
@@ -60,26 +61,28 @@ class Pass:
         self._call = call
         self._record = record
         self._started = perf_counter()
-        self._span = tracer.start_span(
-            f"execute_tool {agent.id}/{call.capability}",
-            context=parent,
-            kind=trace.SpanKind.CLIENT,
-            attributes=_attributes(agent, call),
-        )
-        self.trace: dict[str, str] = {}
+        self._span: trace.Span | None = None
+        if spans_are_exported():
+            self._span = tracer.start_span(
+                f"execute_tool {agent.id}/{call.capability}",
+                context=parent,
+                kind=trace.SpanKind.CLIENT,
+                attributes=_attributes(agent, call),
+            )
+        self.trace = carrier_of(self._span or trace.get_current_span(parent))
         """W3C trace context to send along."""
-        if self._span.get_span_context().is_valid:
-            propagate.inject(self.trace, trace.set_span_in_context(self._span))
 
     def end(self, outcome: str) -> None:
         """Record how it ended."""
-        self._span.end()
+        if self._span is not None:
+            self._span.end()
         self._record(self._agent, self._call, outcome, self._started)
 
     @contextmanager
     def hand_on(self) -> Generator[None]:
         """Leave the record to whoever carries the call to its end inside the block."""
-        self._span.end()
+        if self._span is not None:
+            self._span.end()
         token = _began.set(self._started)
         try:
             yield

@@ -4,12 +4,15 @@ The SDK and the exporter are the extra `interhub[otel]`; they are used when an O
 variables (OTEL_EXPORTER_OTLP_ENDPOINT or OTEL_EXPORTER_OTLP_TRACES_ENDPOINT).
 """
 
+import asyncio
+import atexit
 import logging
 import os
 import sys
 from collections.abc import Callable
 from importlib import import_module
 from importlib.util import find_spec
+from threading import Lock
 from typing import Any, TextIO
 
 import orjson
@@ -20,6 +23,8 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 from .settings import Logging
 
 log = structlog.get_logger()
+
+LINGER_S = 0.05
 
 _QUIET = {
     "httpx": logging.WARNING,
@@ -56,7 +61,7 @@ def start_logging(settings: Logging, stream: TextIO | None = None) -> None:
     structlog.configure(
         processors=[*shared, *rendered],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.WriteLoggerFactory(out),
+        logger_factory=_Lines(out),
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(out)
@@ -103,6 +108,54 @@ def start_tracing(version: str) -> Callable[[], None]:
         provider.shutdown()
 
     return stop
+
+
+class _Lines:
+    """The log's lines, written together where many come at once: a write for each costs more than the line.
+
+    Also structlog's factory of loggers: all log through the one. What is said below `warning` while a loop runs may
+    wait for `LINGER_S`; everything is written when the process ends.
+    """
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+        self._waiting: list[str] = []
+        self._scheduled = False
+        self._lock = Lock()
+        atexit.register(self.flush)
+
+    def __call__(self, *arguments: object) -> "_Lines":
+        return self
+
+    def later(self, line: str) -> None:
+        """Write a line soon."""
+        self._waiting.append(line)
+        if self._scheduled:
+            return
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            self.flush()
+            return
+        self._scheduled = True
+        loop.call_later(LINGER_S, self.flush)
+
+    def now(self, line: str) -> None:
+        """Write a line, and what waits before it."""
+        self._waiting.append(line)
+        self.flush()
+
+    def flush(self) -> None:
+        """Write what waits."""
+        with self._lock:
+            self._scheduled = False
+            waiting, self._waiting = self._waiting, []
+            if waiting and not self._out.closed:
+                self._out.write("\n".join([*waiting, ""]))
+                self._out.flush()
+
+    debug = info = msg = later
+    warning = warn = error = critical = exception = fatal = now
 
 
 def _json(event: EventDict, **options: object) -> str:

@@ -507,7 +507,7 @@ def adapter_error(error: BaseException, label: str) -> AdapterError | None:
 
 
 def _object(value: object) -> Mapping[str, Any]:
-    return cast("Mapping[str, Any]", value) if isinstance(value, Mapping) else {}
+    return cast("Mapping[str, Any]", value) if type(value) is dict or isinstance(value, Mapping) else {}
 
 
 def _syntax(text: str) -> str:

@@ -2,7 +2,6 @@
 
 from collections.abc import Container, Mapping
 from typing import Any, cast
-from uuid import uuid4
 
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 from mcp_types import LOG_LEVEL_META_KEY, SERVER_INFO_META_KEY
@@ -12,6 +11,7 @@ from interhub.adapters.exact_json import write_json
 from interhub.adapters.mcp.connection import McpConnection
 from interhub.agent_cards import JsonObject, Kind, TaskSupport
 from interhub.hub.errors import HubError
+from interhub.hub.faces.http import getrandbits
 from interhub.hub.service import Hub
 from interhub.registry import RegistryError
 
@@ -97,7 +97,7 @@ class DirectTools:
             kind=Kind.TOOL,
             arguments=cast("JsonObject", inbound.params.get("arguments") or {}),
             principal=principal,
-            idempotency_key=f"{principal.key}/{uuid4()}",
+            idempotency_key=f"{principal.key}/{getrandbits(128):032x}",
             timeout_s=self._call_timeout_s,
             meta=meta_to_agents(inbound.meta),
         )
