@@ -2,14 +2,14 @@
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import yaml
 
 from interhub.adapters import Adapter, Call, Completed, Principal, ignore, text_of
 from interhub.hub.faces.mcp.definitions import own_tools
-from interhub.hub.supervisor.model import STEP_KINDS, CallSpec, CallStep, Plan, Retry, load_plan
+from interhub.hub.supervisor.model import STEP_KINDS, Plan, load_plan, plan_schema
 from interhub.hub.supervisor.run import EventKind
 
 pytestmark = pytest.mark.anyio
@@ -17,6 +17,7 @@ pytestmark = pytest.mark.anyio
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 WORKFLOWS = ROOT / "docs" / "workflows.md"
+DEFINITIONS: list[dict[str, Any]] = list(cast("dict[str, Any]", plan_schema()["$defs"]).values())
 
 
 def code_blocks(page: Path, language: str) -> list[str]:
@@ -30,7 +31,7 @@ def test_every_kind_of_event_is_documented(kind: EventKind) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    sorted({*Plan.model_fields, *CallSpec.model_fields, *Retry.model_fields, *CallStep.model_fields, *STEP_KINDS}),
+    sorted({*STEP_KINDS, *Plan.model_fields, *(key for one in DEFINITIONS for key in one.get("properties", {}))}),
 )
 def test_every_key_of_a_workflow_is_documented(name: str) -> None:
     assert f"`{name}`" in WORKFLOWS.read_text()

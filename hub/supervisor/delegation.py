@@ -291,7 +291,7 @@ class Delegator:
             except Exception as error:
                 failures += 1
                 kind = _failure(error)
-                if failures >= order.retry.attempts or kind not in order.retry.on:
+                if failures >= order.retry.attempts or kind not in order.retry.after:
                     raise _Attempted(teller.attempt, error) from error
                 wait_s = order.retry.wait_s(failures)
                 problem = problem_of(error)

@@ -81,8 +81,8 @@ class Retry(_Data):
     """Each wait is that many times the one before."""
     max_backoff_s: float = Field(default=300.0, ge=0, le=3600)
     """No wait is longer."""
-    on: tuple[Failure, ...] = (Failure.UNAVAILABLE,)
-    """After which failures."""
+    after: tuple[Failure, ...] = (Failure.UNAVAILABLE,)
+    """After which failures it is tried again."""
 
     def wait_s(self, failures: int) -> float:
         """Return the seconds to wait after that many failures."""
