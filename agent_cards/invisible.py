@@ -27,8 +27,8 @@ _ANY = re.compile(
     "\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff\U000f0000-\U0010ffff]"
 )
 _JOINERS = "\u200c\u200d"
-_ESCAPED = re.compile(rb"\\u00[01]|\\[bf]")
-"""How JSON writes the control characters, where it writes no others with a backslash and `u`."""
+_ESCAPED = re.compile(rb"\\[ubf]")
+"""How JSON writes control characters, and some writers all that is not ASCII."""
 _KEYCAPS = frozenset("0123456789#*")
 
 
@@ -68,7 +68,7 @@ def visible_json(value: Json) -> Json:
 
 
 def may_hide(written: bytes) -> bool:
-    """Tell whether JSON, as orjson writes it, may hold invisible characters: a quick look that errs to yes."""
+    """Tell whether JSON in UTF-8 may hold invisible characters: a quick look that errs to yes."""
     if _ESCAPED.search(written):
         return True
     return (not written.isascii() and _ANY.search(written.decode()) is not None) or b"\x7f" in written
@@ -140,15 +140,22 @@ def _plain(value: object) -> object:
 def _found(text: str) -> Iterator[tuple[int, str]]:
     for match in _ANY.finditer(text):
         place, character = match.start(), match.group()
-        before = text[place - 1] if place else ""
-        after = text[place + 1] if place + 1 < len(text) else ""
-        if character in _JOINERS and _joins(before) and _joins(after):
-            continue
-        if character in "\ufe0e\ufe0f" and before and (before in _KEYCAPS or _joins(before)):
+        if character in _JOINERS:
+            before = place - 1
+            if _is_selector(text, before):  # an emoji's own, which may stand before a joiner
+                before -= 1
+            if _is_seen(text, before) and _is_seen(text, place + 1):
+                continue
+        elif _is_selector(text, place) and (_is_seen(text, place - 1) or text[place - 1 : place] in _KEYCAPS):
             continue
         yield place, character
 
 
-def _joins(character: str) -> bool:
-    """Whether a joiner or selector may stand beside it: something seen, beyond ASCII, or an emoji's own selector."""
-    return character > "\x7f" and (character == "\ufe0f" or _ANY.fullmatch(character) is None)
+def _is_selector(text: str, place: int) -> bool:
+    return text[max(place, 0) : place + 1] in ("\ufe0e", "\ufe0f")
+
+
+def _is_seen(text: str, place: int) -> bool:
+    """Whether a character beyond ASCII that is seen stands at a place."""
+    character = text[max(place, 0) : place + 1]
+    return character > "\x7f" and _ANY.fullmatch(character) is None

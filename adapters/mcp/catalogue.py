@@ -4,13 +4,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import anyio
-import orjson
 import structlog
 from mcp import MCPError
 from mcp.shared.uri_template import InvalidUriTemplate, UriTemplate
 from mcp_types import METHOD_NOT_FOUND, SERVER_INFO_META_KEY
 
 from interhub.adapters.errors import ProtocolViolation, RemoteRefused, RemoteTimeout
+from interhub.adapters.exact_json import write_json
 from interhub.agent_cards import AgentCard, Capability, Endpoint, Json, JsonObject, Kind
 
 from .session import McpSession
@@ -90,7 +90,7 @@ class _Room:
         Raises:
             ProtocolViolation: it is too much.
         """
-        self._left -= len(orjson.dumps(items))
+        self._left -= len(write_json(items))
         if self._left < 0:
             raise ProtocolViolation(self.label, f"its lists hold more than {MAX_BYTES // 1024 // 1024} MiB")
 

@@ -10,11 +10,11 @@ from typing import cast
 from urllib.parse import quote
 
 import mcp_types as types
-import orjson
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from pydantic import ValidationError
 
 from interhub.adapters import Artifact, Completed, DataPart, Part, RawPart, TextPart, UrlPart, text_of
+from interhub.adapters.exact_json import write_json
 from interhub.agent_cards import Json, JsonObject
 
 RESERVED = "io.modelcontextprotocol/"
@@ -83,7 +83,7 @@ LISTED_OUTPUT_SCHEMA: JsonObject = {
 
 def json_text(value: Json) -> str:
     """Return compact JSON."""
-    return orjson.dumps(value).decode()
+    return write_json(value).decode()
 
 
 def content_of(parts: Iterable[Part]) -> list[types.ContentBlock]:

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 import mcp_types as types
-import orjson
 import structlog
 from mcp_types.methods import serialize_server_result
 from pydantic import BaseModel, ValidationError
 
+from interhub.adapters.exact_json import write_json
 from interhub.agent_cards import Json, JsonObject, Kind, invisible, may_hide, visible_json
 from interhub.registry import Agent
 
@@ -99,7 +99,7 @@ _FIELDS = {
 
 def written(items: Sequence[BaseModel], method: str, version: str) -> list[bytes]:
     """Return definitions of our own as JSON, each as a version of the protocol has it."""
-    return [orjson.dumps(each) for each in _sieved([_dump(item) for item in items], method, version)]
+    return [write_json(each) for each in _sieved([_dump(item) for item in items], method, version)]
 
 
 def _definitions(entries: Sequence[Entry], method: str, version: str) -> Iterable[Definition]:
@@ -123,9 +123,9 @@ def _definitions(entries: Sequence[Entry], method: str, version: str) -> Iterabl
                 log.warning("mcp_definition_left_out", agent=entry.agent.id, name=entry.name, why=f"invalid: {why}")
         shaped = kept
     for (entry, _), item in zip(shaped, sieved, strict=True):
-        wire = orjson.dumps(item)
+        wire = write_json(item)
         if may_hide(wire):
-            wire = orjson.dumps({**cast("dict[str, Json]", visible_json(item)), **_names(item)})
+            wire = write_json({**cast("dict[str, Json]", visible_json(item)), **_names(item)})
         if len(wire) > MAX_DEFINITION_BYTES:
             why = f"{len(wire)} bytes"
             log.warning("mcp_definition_left_out", agent=entry.agent.id, name=entry.name, why=why)

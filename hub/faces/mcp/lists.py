@@ -22,6 +22,7 @@ from mcp_types import SERVER_INFO_META_KEY
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
 from interhub.adapters import Principal
+from interhub.adapters.exact_json import read_json
 from interhub.agent_cards import JsonObject, visible
 from interhub.hub.errors import HubError
 from interhub.registry import Agent, RegistryError
@@ -158,7 +159,7 @@ class Lists:
             MCPError: the cursor is none of ours.
         """
         whose = _Whose(tenant=principal.tenant, profile=profile, method=method, version=version)
-        return cast("dict[str, Any]", orjson.loads(await self._page(whose, cursor)))
+        return cast("dict[str, Any]", read_json(await self._page(whose, cursor)))
 
     # Pages
 

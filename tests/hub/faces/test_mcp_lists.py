@@ -206,6 +206,7 @@ async def test_invisible_characters_do_not_reach_a_model(mode: str) -> None:
         "type": "object",
         "properties": {"a": {"type": "integer", "description": "first\u2066 number"}},
         "$comment": "\ue000",
+        "maxProperties": 2**70,
     }
     sly = toolbox(
         "sly",
@@ -219,6 +220,7 @@ async def test_invisible_characters_do_not_reach_a_model(mode: str) -> None:
         assert (added.title, added.description) == ("Add", "Add two numbers. Really.")
         assert added.input_schema["properties"]["a"]["description"] == "first number"
         assert added.input_schema["$comment"] == ""
+        assert added.input_schema["maxProperties"] == 2**70
         assert tools["sly__plain"].description == "می‌خواهم 👩‍💻 ❤️ 1️⃣"
         assert all(name.isascii() for name in tools)
         found = fields(await hub.call_tool("find", {"need": "add two numbers"}))["matches"]
