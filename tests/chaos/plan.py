@@ -3,8 +3,6 @@
 import random
 from typing import Any
 
-from interhub.hub.supervisor import model
-
 PAIR = {
     "kind": "team",
     "name": "pair",
@@ -65,8 +63,12 @@ def chaos_plan(seed: int) -> dict[str, Any]:
         "name": "chaos",
         "steps": [
             *(work(f"a{number}", 450) for number in range(8)),
-            {"id": "fan", "parallel": [flaky(f"f{n}") if n % 4 == 0 else work(f"f{n}", 900) for n in range(20)]},
+            {"id": "fan", "parallel": [flaky(f"f{n}") if n % 4 == 0 else work(f"f{n}", 900) for n in range(16)]},
             {"id": "sub", "plan": {"workflow": inner}},
+            {"id": "pause", "wait": {"seconds": 0.4}},
+            {"id": "each", "map": {"over": "{{ [1, 2, 3, 4, 5] }}", "concurrency": 2, "steps": [work("m1")]}},
+            {"id": "again", "loop": {"at_most": 3, "on_limit": "accept", "steps": [work("l1")]}},
+            {"id": "either", "choose": [{"when": "{{ steps.a0.text }}", "steps": [work("e1")]}], "else": [work("e2")]},
             {
                 "id": "teams",
                 "parallel": [
@@ -74,18 +76,9 @@ def chaos_plan(seed: int) -> dict[str, Any]:
                     *({"id": f"pair{n}", "call": {"agent": "pair", "message": "x"}} for n in range(2)),
                 ],
             },
+            {"id": "approve", "ask": {"message": "May it go on?", "approval": True}},
             {"id": "ask", "call": {"agent": "lasting", "message": "ask"}},
-            *_newer(work),
-            *(work(f"z{number}", 450) for number in range(9)),
+            *(work(f"z{number}", 450) for number in range(4)),
         ],
         "output": "{{ steps.ask.text }}",
     }
-
-
-def _newer(work: Any) -> list[dict[str, Any]]:
-    """Return steps of the kinds that the plan language has by now, beside calls and groups of them."""
-    kinds = set(vars(model))
-    steps: list[dict[str, Any]] = []
-    if "WaitStep" in kinds:
-        steps.append({"id": "pause", "wait": {"seconds": 0.3}})
-    return steps

@@ -130,6 +130,9 @@ def judge(client: Client, run_ids: list[str], agent: Peer, database: Database, t
         later = {str(note["key"]) for note in notes if note["event"] == "sent" and float(str(note["at"])) > snapshot.at}
         verdict.problems += [f"{key} was recorded and was sent again" for key in later & snapshot.recorded]
         verdict.problems += [f"{key} was bound and was sent again" for key in later & snapshot.bound]
+    missing = set(effects) - database.snapshot().recorded
+    if missing:  # then what is looked for above would not be found
+        verdict.problems.append(f"no record is found of {sorted(missing)[:3]}")
     for run_id in run_ids:
         run = client.insist("GET", f"/api/runs/{run_id}")
         if run["state"] != "completed":
