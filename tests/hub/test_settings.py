@@ -130,3 +130,31 @@ def test_every_setting_has_a_description_and_a_variable() -> None:
     assert all(described.values())
     assert described["server.port"].startswith("Port")
     assert variable("server.port") == "INTERHUB_SERVER__PORT"
+
+
+def test_profiles_are_tables_of_the_users_own_names(tmp_path: Path) -> None:
+    _file(
+        tmp_path,
+        '[catalogue]\ndefault_profile = "code"\nkey_profiles = { local = "code" }\n'
+        '[catalogue.profiles.code]\nmode = "all"\nagents = ["git-*"]\n',
+    )
+    catalogue = load(cwd=tmp_path).catalogue
+    assert catalogue.profiles["code"].agents == ("git-*",)
+    assert catalogue.key_profiles == {"local": "code"}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('[catalogue.profiles.code]\nmod = "all"\n', "catalogue.profiles.code.mod: Extra inputs"),
+        ('[catalogue.profiles.code]\nmode = "some"\n', "catalogue.profiles.code.mode: Input should be"),
+        ('[catalogue.profiles."a b"]\n', "'a b' is no name of a profile"),
+        ('[catalogue]\ndefault_profile = "cdoe"\n', "no profile is called 'cdoe'"),
+    ],
+)
+def test_a_profile_that_cannot_be_names_its_place(tmp_path: Path, text: str, words: str) -> None:
+    file = _file(tmp_path, text)
+    with pytest.raises(SettingsInvalid) as refused:
+        load(cwd=tmp_path)
+    assert words in str(refused.value)
+    assert str(file) in str(refused.value) or "default_profile" in text
