@@ -14,6 +14,7 @@ import anyio.to_thread
 import sqlalchemy as sa
 import structlog
 from sqlalchemy import Connection, delete, func, or_, select
+from sqlalchemy.exc import SQLAlchemyError
 
 from interhub.registry import DatabaseError
 from interhub.registry.database import audit, blob_uses, blobs, database_errors, metadata, reading, runs, writing
@@ -91,7 +92,7 @@ class Retention:
                     finally:
                         with anyio.CancelScope(shield=True):
                             await anyio.to_thread.run_sync(turn)
-            except (DatabaseError, sa.exc.SQLAlchemyError) as error:
+            except (DatabaseError, SQLAlchemyError) as error:
                 log.warning("nothing_removed", why=str(error).partition("\n")[0])
             await anyio.sleep(every_s)
 

@@ -117,7 +117,10 @@ class Hub:
     def ready(self) -> None:
         """Return when it answers."""
         assert self.process is not None, "it was started"
-        self.url = wait_until_ready(self.command, self.process)
+        try:
+            self.url = wait_until_ready(self.command, self.process)
+        except RuntimeError as error:
+            raise RuntimeError(f"{error}: {Path(self.log.name).read_text()[-2000:]}") from error
 
     def start(self) -> None:
         """Start its process, and return when it answers."""

@@ -164,7 +164,7 @@ async def test_old_audit_records_go_and_without_rules_nothing_does(tmp_path: Pat
         try:
             run_id = await finished(world)
             kept.age(run_id, 10_000)
-            row = {
+            row: dict[str, object] = {
                 "tenant": "default", "subject": "a", "action": "b", "target": "c",
                 "decision": "allow", "outcome": "", "duration_ms": 1, "detail": {},
             }  # fmt: skip
