@@ -17,6 +17,7 @@ from typing import TypeAlias
 import anyio
 
 from interhub.agent_cards import AgentCard, Binding, Capability, Endpoint, Json, Kind
+from interhub.agent_cards.extension import Extension
 
 from .base import Call, Completed, Connection, InputRequired, Outcome, Report, TaskBound, Update
 from .content import Message, TextPart, text_of
@@ -64,6 +65,8 @@ class ScriptedAgent:
         """The remote tasks that it was asked to cancel."""
         self.tasks: dict[str, Outcome | AdapterError] = {}
         """How remembered tasks ended, by their id. A test may put in what an earlier process started."""
+        self.extensions: tuple[Extension, ...] = ()
+        """The protocol extensions that its card declares."""
         self.down = False
         """While true nothing reaches it."""
         self.open_connections = 0
@@ -98,6 +101,7 @@ class ScriptedAgent:
         return AgentCard(
             name=self.name,
             description=self.description or f"{self.name}, scripted",
+            extensions=self.extensions,
             version="1",
             capabilities=tuple(self._capabilities.values()),
             interfaces=(Endpoint(binding=Binding.LOCAL, url=f"scripted:{self.name}"),),

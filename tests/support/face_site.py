@@ -1,7 +1,7 @@
 """A hub with its A2A and REST faces, over a supervisor twin and scripted agents; asked in process, or over a socket."""
 
 import socket
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import cast
@@ -56,6 +56,7 @@ class Site:
     app: ASGIApp
     hub: Hub
     supervisor: SupervisorTwin
+    a2a: A2aFace
     clerk: ScriptedAgent
     tools: ScriptedAgent
     client: httpx.AsyncClient
@@ -66,14 +67,19 @@ class Site:
 
 @asynccontextmanager
 async def face_site(
-    *, base_url: str = "http://hub.test", perimeter: Perimeter | None = None, public_agents: bool = True
+    *,
+    base_url: str = "http://hub.test",
+    perimeter: Perimeter | None = None,
+    public_agents: bool = True,
+    front_agent: str = "",
+    more: Sequence[ScriptedAgent] = (),
 ) -> AsyncGenerator[Site]:
     """Open a hub with two agents: `clerk` (one skill) and `tools` (an MCP server's two tools)."""
     clerk = ScriptedAgent("clerk").on("file", Completed(parts=(TextPart(text="filed"),)), description="Files letters")
     tools = ScriptedAgent("tools")
     for name in ("add", "divide"):
         tools.on(name, Completed(structured={"result": 4}), kind=Kind.TOOL, description=f"{name} two numbers")
-    adapters = {"scripted": ScriptedAdapter(clerk, tools)}
+    adapters = {"scripted": ScriptedAdapter(clerk, tools, *more)}
     missing: dict[str, str] = {}
 
     async def readiness() -> Mapping[str, str]:
@@ -92,10 +98,11 @@ async def face_site(
             supervisor=cast(Supervisor, twin),
             audit=audit,
         )
-        for agent in (clerk, tools):
+        for agent in (clerk, tools, *more):
             endpoint = Endpoint(binding=Binding.LOCAL, url=f"scripted:{agent.name}")
             await hub.add_agent(ALICE, FromEndpoint(adapter="scripted", endpoint=endpoint))
-        routes = [*A2aFace(hub, public_agents=public_agents).routes(), *rest_routes(hub, readiness=readiness)]
+        a2a = A2aFace(hub, public_agents=public_agents, front_agent=front_agent)
+        routes = [*a2a.routes(), *rest_routes(hub, readiness=readiness)]
         site = Starlette(routes=routes, exception_handlers=exception_handlers())
         app = Entrance(
             site,
@@ -110,7 +117,7 @@ async def face_site(
                 timeout=10,
             )
         )
-        yield Site(app=app, hub=hub, supervisor=twin, clerk=clerk, tools=tools, client=client, missing=missing)
+        yield Site(app=app, hub=hub, supervisor=twin, a2a=a2a, clerk=clerk, tools=tools, client=client, missing=missing)
 
 
 def free_socket() -> socket.socket:

@@ -2,10 +2,11 @@
 
 The goal's first word is the script: `echo X` answers X; `count N` reports progress and makes an artifact of N chunks;
 `ask` asks a question and answers what it was told; `login` asks for authentication; `hold` works until it is cancelled
-or `release` is called; `fail` fails. Whatever else it is, is echoed. Nothing is kept but in memory.
+or `release` is called; `reply X` answers X as a message; `fail` fails. Whatever else it is, is echoed. Nothing is kept
+but in memory.
 """
 
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -182,6 +183,10 @@ class SupervisorTwin:
             raise PlanInvalid(source, [Mistake("name", "is missing")])
         return "workflow", AgentCard(name=name), Endpoint(binding=Binding.WORKFLOW, options={"document": document})
 
+    def runs(self) -> Sequence[Run]:
+        """Return every run as it stands."""
+        return [record.run for record in self._records.values()]
+
     def release(self, run_id: str) -> None:
         """Let a run that holds go on to its end."""
         self._records[run_id].released.set()
@@ -205,6 +210,9 @@ class SupervisorTwin:
                 case "hold":
                     await record.released.wait()
                     self._complete(record, (TextPart(text="released"),))
+                case "reply":
+                    record.run = replace(record.run, as_message=True)
+                    self._complete(record, (TextPart(text=rest),))
                 case "fail":
                     record.run = replace(record.run, error=RunError(reason="AGENT_REFUSED", message=rest, step=STEP))
                     self._end(record, EventKind.RUN_FAILED, RunState.FAILED)

@@ -5,6 +5,7 @@ Nothing is held between two updates: a reader that is slow makes the stream wait
 
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
+from dataclasses import replace
 
 from a2a import types as a2a
 from a2a.server.events import Event as StreamEvent
@@ -12,7 +13,7 @@ from a2a.utils.errors import InvalidParamsError
 
 from interhub.adapters import Principal
 from interhub.hub.service import Hub
-from interhub.hub.supervisor.run import Event, EventKind, Run
+from interhub.hub.supervisor.run import Event, EventKind, Run, RunState
 
 from .task import agent_of, artifact_update, artifacts_of, final_update, update_of
 
@@ -39,6 +40,23 @@ def resume_after(given: str, run: Run) -> int | None:
             f"Last-Event-ID {given[:40]!r} is no sequence number of task {run.id}, whose last is {run.generation}"
         )
     return int(given)
+
+
+def beginning_of(run: Run) -> Run:
+    """Return a run as it was when it had just been submitted, which is its first event."""
+    return replace(
+        run,
+        state=RunState.SUBMITTED,
+        parts=(),
+        structured=None,
+        artifacts=(),
+        error=None,
+        steps=(),
+        questions=(),
+        updated_at=run.created_at,
+        ended_at=None,
+        generation=1,
+    )
 
 
 async def follow(hub: Hub, principal: Principal, run: Run, *, after: int | None = None) -> AsyncGenerator[StreamEvent]:

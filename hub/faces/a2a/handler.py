@@ -35,7 +35,7 @@ from .calling import agent_of, begin, caller_of, check_extensions, facts_of, wit
 from .cards import Cards
 from .content import read_message, read_object
 from .errors import in_a2a_words
-from .follow import follow, resume_after
+from .follow import beginning_of, follow, resume_after
 from .lists import filter_of, page_begin_of, page_size_of, page_token_of
 from .push import TaskPushes
 from .request import Wishes, assignment_of, wishes_of
@@ -79,10 +79,16 @@ class HubHandler(RequestHandler):
         """Begin a run, or answer what one asks, and yield the task, then what happens until it has ended or asks."""
         with in_a2a_words():
             run = await self._take(params, context)
-            yield await self._task(context, run, params.configuration)
-            if run.state.ended or run.state.interrupted:
-                return
-            async with aclosing(follow(self._hub, caller_of(context), run)) as updates:
+            after: int | None = None
+            if params.message.task_id:
+                yield await self._task(context, run, params.configuration)
+                if run.state.ended or run.state.interrupted:
+                    return
+            else:
+                # From the beginning, however far the run has come meanwhile: its first steps are not only a state.
+                yield apply_history_length(task_of(beginning_of(run), history=[run.goal]), params.configuration)
+                after = 1
+            async with aclosing(follow(self._hub, caller_of(context), run, after=after)) as updates:
                 async for update in updates:
                     yield update
 
