@@ -85,8 +85,9 @@ def row(
     kills, freezes, restarts, exits = done
     shown = f"{slowest:.1f} s" if slowest is not None else "-"
     print(
-        f"{what:<9} {seed:>4}  {kills:>5}  {freezes:>7}  {restarts:>8}  {exits:>5}  {found.runs:>4}  {found.leaves:>5}  "
-        f"{found.sent_again:>10}  {shown:>17}  {time.monotonic() - began:>7.1f}  {len(found.problems):>8}",
+        f"{what:<9} {seed:>4}  {kills:>5}  {freezes:>7}  {restarts:>8}  {exits:>5}  {found.runs:>4}  "
+        f"{found.leaves:>5}  {found.sent_again:>10}  {shown:>17}  {time.monotonic() - began:>7.1f}  "
+        f"{len(found.problems):>8}",
         flush=True,
     )
 
