@@ -17,6 +17,7 @@ import anyio
 import httpx2
 from mcp import MCPError
 from mcp_types import INTERNAL_ERROR
+from pydantic_core import from_json
 
 from interhub.adapters.egress import USER_AGENT, tls_context
 from interhub.adapters.errors import AdapterError, ProtocolViolation, RemoteUnavailable
@@ -368,8 +369,8 @@ class DirectExchange:
     def _take_message(self, data: bytes) -> None:
         try:
             message = read_json(data)
-        except ValueError as error:
-            self.error = ProtocolViolation(self._label, f"its answer is not JSON-RPC ({error})")
+        except ValueError:
+            self.error = ProtocolViolation(self._label, f"its answer is not JSON-RPC ({_syntax(data)})")
             return
         if not isinstance(message, dict) or "jsonrpc" not in message:
             self.error = ProtocolViolation(self._label, "its answer is not JSON-RPC")
@@ -421,6 +422,15 @@ def handed_over(method: str) -> DirectExchange | None:
     if exchange is None or exchange.method != method or not exchange.take_over():
         return None
     return exchange
+
+
+def _syntax(text: bytes) -> str:
+    """Say where a text is no JSON, as the SDK's reader does."""
+    try:
+        from_json(text)
+    except ValueError as error:
+        return str(error)
+    return "it is not JSON that we read"
 
 
 def _mcp_error(error: Mapping[str, Any]) -> MCPError:
