@@ -1,6 +1,6 @@
 """HTTP/1.1 to one origin over connections that are kept: as little around a POST as the hot path can do with.
 
-The general clients (`egress`, the SDKs' own) do more and cost more; docs/adr/0007-mcp-fast-path.md has the figures.
+The general clients (`egress`, the SDKs' own) do more and cost more; docs/adr/0009-mcp-fast-path.md has the figures.
 No redirect is followed, no cookie kept, no proxy used, nothing unpacked (`Accept-Encoding: identity` is asked for). A
 response is read while it comes; whoever waits for it is woken when it is whole or, of a stream, when there is more.
 """
