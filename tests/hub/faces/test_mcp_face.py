@@ -11,9 +11,11 @@ from mcp import Client, MCPError
 from mcp.client.streamable_http import streamable_http_client
 
 from interhub.adapters import Completed, Principal, Progress, RawPart, TextPart, UrlPart
+from interhub.adapters.schemas import problems_of
 from interhub.adapters.testing import ScriptedAgent, Turn, answer, question, refused
 from interhub.agent_cards import Capability, JsonObject, Kind
 from interhub.hub.discovery import FromDocument
+from interhub.hub.faces.mcp.runs import RUN_SCHEMA
 from tests.support.mcp_site import OWN, Person, add, client, fields, mcp_site, text
 
 pytestmark = pytest.mark.anyio
@@ -467,3 +469,9 @@ async def test_instructions_name_the_workflows(mode: str) -> None:
         await site.hub.add_agent(ADMIN, FromDocument(document={"name": "weekly-report"}))
         async with client(site.url, mode) as hub:
             assert "Workflows (give their id to `delegate` as `agent`):\n- weekly-report" in str(hub.instructions)
+
+
+async def test_what_delegate_gives_is_of_the_shape_that_is_documented() -> None:
+    async with mcp_site(writer()) as site, client(site.url, "2026-07-28") as hub:
+        given = await hub.call_tool("delegate", {"goal": "write", "agent": "writer"})
+        assert problems_of(fields(given), RUN_SCHEMA) == ()
