@@ -18,7 +18,9 @@ import time
 from pathlib import Path
 from statistics import median
 
-from harness import Caller, Server, add_local, hub, program, rate, spread
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.harness import Caller, Server, add_local, hub, program, rate, spread  # found by the path above
 
 HERE = Path(__file__).parent
 AGENTS = HERE / "scripted_agents.py"
@@ -46,7 +48,7 @@ async def per_second(server: Server, path: str, total: int, text: str, state: by
             sys.exit(f"{server.url}{path} answers: {answer[:500].decode(errors='replace')}")
 
     await rate(CALLERS, 64, send)
-    found = await rate(CALLERS, total, send)
+    found: float = await rate(CALLERS, total, send)
     for caller in callers:
         await caller.close()
     return found

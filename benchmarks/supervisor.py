@@ -23,9 +23,12 @@ from statistics import median
 from typing import Any
 
 import httpx2
-from harness import Caller, Server, add_local, hub, rate
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.harness import Caller, Server, add_local, hub, rate  # found by the path above
 
 AGENTS = Path(__file__).with_name("scripted_agents.py")
 CORE_S = 10.0
@@ -51,8 +54,8 @@ async def delegated(client: Client, **arguments: Any) -> float:
     begun = time.perf_counter()
     result = await client.call_tool("delegate", {"goal": "greet Ada", "wait_s": 120, **arguments})
     taken = time.perf_counter() - begun
-    content = result.structured_content
-    if result.is_error or not isinstance(content, dict) or content.get("state") != "completed":
+    content: Any = result.structured_content
+    if result.is_error or not content or content["state"] != "completed":
         sys.exit(f"a run did not complete: {content or result.content}")
     return taken
 
