@@ -283,9 +283,13 @@ class _Paused(_Silent):
 
 def _steps(run: dict[str, Any]) -> Table:
     table = Table(box=None, pad_edge=False, show_header=False, padding=(0, 2, 0, 0))
+    around: list[str] = []
     for step in run["steps"]:
-        depth = step["path"].count(".")
-        name = "  " * (depth + 1) + step["path"].rpartition(".")[2]
+        while around and not step["path"].startswith(f"{around[-1]}."):
+            around.pop()
+        # An item's index and a turn's number stand before the name: they are no steps of their own.
+        name = "  " * (len(around) + 1) + (step["path"].removeprefix(f"{around[-1]}.") if around else step["path"])
+        around.append(step["path"])
         table.add_row(
             escape(name),
             escape(step["agent_id"]),

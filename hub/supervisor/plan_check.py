@@ -195,7 +195,7 @@ class _Checker:
                 yield from self.call(step, f"{where}.call", sight)
             case MapStep():
                 names = (*sight.names, step.map.name, "index")
-                if step.map.name in (*sight.names, "inputs", "goal", "steps", "memory", "index"):
+                if step.map.name in _TAKEN:
                     yield Mistake(f"{where}.map.as", f"{step.map.name!r} means something else here already")
                 yield from self.value(expression(step.map.over), f"{where}.map.over", sight)
                 inner = replace(sight, names=names)
@@ -353,6 +353,10 @@ class _Checker:
         elif isinstance(value, Sequence):
             for number, inner in enumerate(value):
                 yield from self.value(inner, f"{where}.{number}", sight)
+
+
+_TAKEN = frozenset({"inputs", "goal", "steps", "memory", "index", "turn", "last", "result", "error"})
+"""What templates know by these names is something else than an item."""
 
 
 def _ids_twice(plan: Plan, prefix: str) -> Iterator[Mistake]:

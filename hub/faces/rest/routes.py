@@ -18,6 +18,7 @@ from interhub.hub.faces.http import note, while_connected
 from interhub.hub.faces.shapes import agent_shape, event_shape, match_shape, outcome_shape, push_shape, run_shape
 from interhub.hub.push.store import PushStore
 from interhub.hub.service import Hub
+from interhub.hub.supervisor.model import plan_schema
 from interhub.hub.supervisor.run import Answer, Assignment, Event, Run
 
 from .bodies import (
@@ -85,6 +86,20 @@ def operations(
     async def document(asked: Asked[None, None]) -> Response:
         return json_response(openapi(listed, version=hub.info.version, url=hub.info.base_url))
 
+    async def workflow_schema(asked: Asked[None, None]) -> Response:
+        return json_response(plan_schema())
+
+    listed.append(
+        Operation(
+            name="workflow_schema",
+            method="GET",
+            path="/api/schemas/workflow.json",
+            summary="The JSON Schema of workflow files, for editors.",
+            answer=workflow_schema,
+            answers={200: "JsonSchema"},
+            open=True,
+        )
+    )
     listed.append(
         Operation(
             name="openapi",

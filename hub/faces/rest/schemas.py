@@ -254,6 +254,7 @@ SCHEMAS: dict[str, Schema] = {
         ]
     },
     "Checked": _object(ok={"const": True}, agent=ref("Agent")),
+    "JsonSchema": {"type": "object", "description": "JSON Schema 2020-12."},
     "Document": {"type": "object", "description": "OpenAPI 3.1."},
     "Liveness": _object(status={"const": "ok"}, version=_TEXT),
     "Readiness": _object(
