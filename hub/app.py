@@ -11,6 +11,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import urlsplit
+from uuid import uuid4
 
 import anyio
 import structlog
@@ -47,6 +48,7 @@ from interhub.hub.roster import AGENT_TOPIC
 from interhub.hub.service import Hub, HubInfo
 from interhub.hub.settings import Settings
 from interhub.hub.supervisor.engine import DbosEngine, RunLimits
+from interhub.hub.supervisor.membership import connections_of
 from interhub.hub.supervisor.retention import Retention, Rules
 from interhub.hub.supervisor.slots import Slots
 from interhub.hub.supervisor.supervisor import Supervisor
@@ -75,7 +77,9 @@ async def application(settings: Settings, home: DataDir, url: str) -> AsyncGener
         DataDirUnusable: a file in the data directory cannot be read or written.
     """
     async with AsyncExitStack() as stack:
-        database = await to_thread.run_sync(open_database, _database_url(settings, home))
+        executor_id = uuid4().hex
+        name = connections_of(executor_id)
+        database = await to_thread.run_sync(lambda: open_database(_database_url(settings, home), name=name))
         stack.callback(database.dispose)
         audit = stack.enter_context(SqlAuditLog(database))
         registry, index = CachedRegistry(SqlRegistry(database)), Index()
@@ -97,7 +101,7 @@ async def application(settings: Settings, home: DataDir, url: str) -> AsyncGener
             tasks.start_soon(_guarded, "close connections", lambda: pool.evict(f"{tenant}/{agent_id}"))
 
         engine_url = _engine_url(settings, home)
-        replicas = await to_thread.run_sync(cluster, database, home, settings.replicas, url)
+        replicas = await to_thread.run_sync(cluster, database, home, settings.replicas, url, executor_id)
         bus = replicas.bus if replicas is not None else NoBus()
         # Before whoever follows the notice by reading.
         bus.hear(AGENT_TOPIC, lambda name: registry.forget())

@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import cast
-from uuid import uuid4
 
 from anyio import to_thread
 from sqlalchemy import Engine, select
@@ -67,12 +66,12 @@ class Cluster:
         ]
 
 
-def cluster(database: Engine, home: DataDir, settings: Replicas, url: str) -> Cluster | None:
-    """Return this hub as one of several; None where the database is a file, and it is alone."""
+def cluster(database: Engine, home: DataDir, settings: Replicas, url: str, executor_id: str) -> Cluster | None:
+    """Return this hub as one of several, named `executor_id`; None where the database is a file, and it is alone."""
     if database.dialect.name != "postgresql":
         return None
     replica = Replica(
-        executor_id=uuid4().hex, home=f"{socket.gethostname()}/{home.replica_name()}", url=url, version=VERSION
+        executor_id=executor_id, home=f"{socket.gethostname()}/{home.replica_name()}", url=url, version=VERSION
     )
     membership = Membership(database, replica, ttl_s=settings.lease_s, beat_s=settings.heartbeat_s)
     return Cluster(membership, PostgresBus(database, replica.executor_id))

@@ -86,18 +86,19 @@ _MIGRATION_LOCK = 0x696E7465726875
 _WRITES = "interhub_writes"
 
 
-def open_database(url: str) -> Engine:
+def open_database(url: str, *, name: str = "interhub") -> Engine:
     """Open the database of a URL, and create or migrate its tables where needed.
 
     `url` is `sqlite:////absolute/path.db` or `postgresql://user:password@host/name`. A SQLite file is created readable
-    by its owner only, and made so when it is not. Dispose of the engine when done.
+    by its owner only, and made so when it is not. Dispose of the engine when done. A PostgreSQL server knows its
+    connections by `name`.
 
     Raises:
         DatabaseUnusable: it cannot be reached, opened or written, or is no database; the message says why.
         DatabaseTooNew: a newer interhub has migrated it.
     """
     where, parsed = _address(url)
-    engine = _sqlite(parsed, where) if parsed.get_backend_name() == "sqlite" else _postgres(parsed)
+    engine = _sqlite(parsed, where) if parsed.get_backend_name() == "sqlite" else _postgres(parsed, name)
     try:
         with database_errors(engine):
             _bring_to_head(engine)
@@ -315,11 +316,11 @@ def _prepare_file(path: Path, where: str) -> None:
         raise DatabaseUnusable(where, f"{error.strerror or error}") from error
 
 
-def _postgres(url: URL) -> Engine:
+def _postgres(url: URL, name: str) -> Engine:
     try:
         engine = create_engine(
             url,
-            creator=postgres_connector(url, patience_s=RECONNECT_S),
+            creator=postgres_connector(url, patience_s=RECONNECT_S, name=name),
             json_serializer=dump_json,
             json_deserializer=load_json,
             pool_pre_ping=True,  # a server that restarted costs one query, not a failed call
@@ -348,7 +349,7 @@ _ALIVE = {"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3,
 
 
 def postgres_connector(
-    url: str | URL, *, patience_s: float, given_up: Callable[[], bool] = lambda: False
+    url: str | URL, *, patience_s: float, given_up: Callable[[], bool] = lambda: False, name: str = "interhub"
 ) -> Callable[[], DBAPIConnection]:
     """Return a function that connects to the PostgreSQL server of a URL.
 
@@ -359,7 +360,7 @@ def postgres_connector(
     parsed = make_url(url)
     dialect = create_engine(parsed).dialect
     given, options = dialect.create_connect_args(parsed)
-    options = {"connect_timeout": CONNECT_TIMEOUT_S, "application_name": "interhub", **_ALIVE, **options}
+    options = {"connect_timeout": CONNECT_TIMEOUT_S, **_ALIVE, **options, "application_name": name}
     reached = False
 
     def connect() -> DBAPIConnection:

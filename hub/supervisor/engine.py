@@ -46,6 +46,7 @@ from interhub.registry.database import postgres_connector
 
 from .checkpoints import Checkpoint, Checkpoints, Ending, Known, OwnerLost, RecordedOtherwise, now_ms
 from .durable import Body, Branch, Crashed, EngineState, Execute, TaskBranch
+from .membership import connections_of
 
 APPLICATION_VERSION = "interhub-plan-1"
 """Of the interpreter: runs of another one are left alone. DBOS's own default changes with every edit of the code."""
@@ -479,7 +480,10 @@ class DbosEngine:
         host name, where it fails the run; and it sleeps up to 90 s at a time, also when the hub is to stop.
         """
         connect = postgres_connector(
-            sa.make_url(self.url).set(drivername="postgresql+psycopg"), patience_s=inf, given_up=lambda: self._stopping
+            sa.make_url(self.url).set(drivername="postgresql+psycopg"),
+            patience_s=inf,
+            given_up=lambda: self._stopping,
+            name=connections_of(self._executor_id),
         )
 
         def attempt() -> object:

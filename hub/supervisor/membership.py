@@ -80,6 +80,11 @@ class Member:
     lost: bool
 
 
+def connections_of(executor_id: str) -> str:
+    """Return the name by which the server knows the connections of an executor."""
+    return f"interhub-{executor_id}"
+
+
 def exit_at_once() -> NoReturn:
     """End the process as it stands, as a crash would."""
     sys.stderr.flush()
@@ -247,8 +252,10 @@ class Membership:
                 ran_out = replicas.c.beat < sa.func.clock_timestamp() - _seconds(replicas.c.ttl_s)
                 other = replicas.c.executor_id != self.replica.executor_id
                 expired = update(replicas).where(~replicas.c.lost, other, ran_out).values(lost=True)
-                for row in connection.execute(expired.returning(replicas.c.executor_id, replicas.c.url)):
+                for row in connection.execute(expired.returning(replicas.c.executor_id, replicas.c.url)).all():
                     log.warning("replica_lost", replica=row.executor_id, url=row.url)
+                    # A frozen process may hold locks in mid-statement, where no timeout of the server's reaches.
+                    connection.execute(_DISCONNECT, {"name": connections_of(row.executor_id)})
         with self._database.connect() as connection:
             found = connection.execute(select(replicas.c.executor_id).where(replicas.c.lost))
             gone = [row.executor_id for row in found]
@@ -273,6 +280,10 @@ class Membership:
 
 
 _LOOK_S = 0.05
+_DISCONNECT = text(
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+    "WHERE application_name = :name AND datname = current_database() AND usename = current_user"
+)
 
 
 def _engine(database: sa.Engine, *, statement_s: float) -> sa.Engine:
