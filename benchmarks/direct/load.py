@@ -56,7 +56,7 @@ class Caller(asyncio.Protocol):
 
     async def open(self) -> None:
         loop = asyncio.get_running_loop()
-        await loop.create_connection(lambda: self, self._where.hostname, self._where.port)
+        await loop.create_connection(lambda: self, self._where.hostname or "", self._where.port or 80)
         lines = (
             f"POST {self._where.path} HTTP/1.1\r\nHost: {self._where.netloc}\r\nContent-Type: application/json\r\n"
             f"Accept: application/json, text/event-stream\r\n{_TRACE}"

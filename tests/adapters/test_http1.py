@@ -18,11 +18,11 @@ Handler = Callable[[anyio.abc.SocketStream], Awaitable[None]]
 
 
 @asynccontextmanager
-async def server(handler: Handler, **options: float) -> AsyncGenerator[Http1Pool]:
+async def server(handler: Handler) -> AsyncGenerator[Http1Pool]:
     listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
     port = listener.extra(anyio.abc.SocketAttribute.local_port)
     origin = Origin(host="127.0.0.1", port=port, tls=False)
-    pool = Http1Pool(origin, tls=ssl.create_default_context, max_body_bytes=1000, **options)
+    pool = Http1Pool(origin, tls=ssl.create_default_context, max_body_bytes=1000)
     async with listener, anyio.create_task_group() as tasks:
         tasks.start_soon(listener.serve, handler)
         yield pool

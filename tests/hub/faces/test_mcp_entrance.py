@@ -83,7 +83,9 @@ class Peer:
             case _:
                 return None
 
-    def _called(self, body: dict[str, Any], params: dict[str, Any], tail: dict[str, Any]) -> Any:
+    def _called(
+        self, body: dict[str, Any], params: dict[str, Any], tail: dict[str, Any]
+    ) -> dict[str, Any] | Response | None:
         content = [{"type": "text", "text": json.dumps(params.get("arguments")), "x-more": {"kept": None}}]
         match params["name"]:
             case "echo" | "routed":
