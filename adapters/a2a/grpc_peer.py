@@ -17,7 +17,7 @@ from a2a.types import a2a_pb2, a2a_pb2_grpc
 from google.protobuf.json_format import MessageToDict, ParseDict, ParseError
 from google.protobuf.message import DecodeError
 from google.protobuf.message import Message as ProtoMessage
-from google.rpc import error_details_pb2, status_pb2
+from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]  # has no stubs
 
 from interhub.adapters.addresses import Reach, resolve
 from interhub.adapters.content import Message
@@ -185,9 +185,11 @@ class GrpcPeer:
     async def _method(self, ask: Ask) -> Any:
         channel = await self._channels.open()
         if self._version is WireVersion.V1:
-            return getattr(a2a_pb2_grpc.A2AServiceStub(channel), _METHODS[ask.operation])
+            new: Any = a2a_pb2_grpc.A2AServiceStub(channel)  # type: ignore[no-untyped-call]  # generated
+            return getattr(new, _METHODS[ask.operation])
         name = _METHODS_03.get(ask.operation, _METHODS[ask.operation])
-        return getattr(a2a_v0_3_pb2_grpc.A2AServiceStub(channel), name)
+        old: Any = a2a_v0_3_pb2_grpc.A2AServiceStub(channel)  # type: ignore[no-untyped-call]  # generated
+        return getattr(old, name)
 
     def _failed(self, error: grpc.aio.AioRpcError, ask: Ask) -> Fault | AdapterError:
         """Return the error of the contract for a status."""
@@ -308,7 +310,7 @@ def _reason(error: grpc.aio.AioRpcError) -> str:
                 for detail in status.details:
                     info = error_details_pb2.ErrorInfo()
                     if detail.Is(info.DESCRIPTOR) and detail.Unpack(info):
-                        return info.reason
+                        return str(info.reason)
             except DecodeError:
                 return ""
     return ""

@@ -186,7 +186,7 @@ async def test_a_stream_is_taken_up_from_its_beginning_and_a_cancel_ends_it(hub:
             seen.append(event.status_update)
             if any("working" in part.text for part in event.status_update.status.message.parts):
                 await ask.client.cancel_task(a2a.CancelTaskRequest(id=task.id), context=ask.context)
-    numbers = [int(each.metadata["interhub/sequence"]) for each in seen]
+    numbers = [int(each.metadata.fields["interhub/sequence"].number_value) for each in seen]
     assert numbers == sorted(set(numbers))
     assert seen[-1].status.state == STATE.TASK_STATE_CANCELED
     await ask.close()

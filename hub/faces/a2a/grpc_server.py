@@ -102,8 +102,9 @@ class GrpcServer:
     @asynccontextmanager
     async def serving(self, handler: RequestHandler) -> AsyncGenerator[None]:
         """Answer calls by a handler, both versions, until the context ends."""
-        a2a_pb2_grpc.add_A2AServiceServicer_to_server(GrpcHandler(handler, _Contexts("1.0")), self._server)
-        a2a_v0_3_pb2_grpc.add_A2AServiceServicer_to_server(CompatGrpcHandler(handler, _Contexts("0.3")), self._server)
+        new, old = GrpcHandler(handler, _Contexts("1.0")), CompatGrpcHandler(handler, _Contexts("0.3"))
+        a2a_pb2_grpc.add_A2AServiceServicer_to_server(new, self._server)  # type: ignore[no-untyped-call]  # generated
+        a2a_v0_3_pb2_grpc.add_A2AServiceServicer_to_server(old, self._server)  # type: ignore[no-untyped-call]  # too
         await self._server.start()
         try:
             yield

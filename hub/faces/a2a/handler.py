@@ -28,7 +28,7 @@ from interhub.adapters import Message, Principal
 from interhub.hub.errors import RunNotFound
 from interhub.hub.faces.http import while_connected
 from interhub.hub.service import Hub
-from interhub.hub.supervisor.run import Answer, Event, Run, RunState
+from interhub.hub.supervisor.run import Answer, Event, EventKind, Run, RunState
 from interhub.registry import AgentNotFound
 
 from .calling import agent_of, begin, caller_of, check_extensions, facts_of, with_extensions
@@ -251,10 +251,11 @@ class HubHandler(RequestHandler):
             raise InvalidParamsError(f"context {message.context_id!r} is not that of task {run.id}")
         if message.message_id == run.goal.message_id:
             return run
-        if any(is_answer(event, message.message_id) for event in await self._events(principal, run)):
+        events = await self._events(principal, run)
+        if any(is_answer(event, message.message_id) for event in events):
             return run  # sent again, because the first answer to it was lost
-        if waited:
-            run = await self._wait(context, run)
+        if waited or any(event.kind is EventKind.QUESTION_ANSWERED for event in events):
+            run = await self._wait(context, run)  # what was sent before comes first
         if run.state.interrupted:
             answer = Answer(
                 parts=message.parts, accepted=not wishes.declined, message_id=message.message_id, by=principal
