@@ -56,7 +56,8 @@ async def test_a_step_asks_a_person_and_its_answer_is_what_it_gives(tmp_path: Pa
     plan = """
     name: painting
     steps:
-      - {id: colour, ask: {message: "Which colour for {{ goal }}?", answer: {type: object, properties: {c: {type: string}}, required: [c]}}}
+      - {id: colour, ask: {message: "Which colour for {{ goal }}?",
+           answer: {type: object, properties: {c: {type: string}}, required: [c]}}}
       - {id: ok, ask: {message: "{{ steps.colour.data.c }}, really?", approval: true, on_decline: continue}}
     output: {colour: "{{ steps.colour.data.c }}", ok: "{{ steps.ok.data.accepted }}"}
     """
@@ -145,7 +146,8 @@ async def test_teams_and_workflows_are_called_by_name_or_made_up_in_the_plan(
 ) -> None:
     documents = (
         "{kind: team, name: crew, members: [parrot], planner: route}",
-        "{kind: workflow, name: shout, inputs: {what: string}, steps: [{id: one, call: {agent: parrot, message: '{{ inputs.what }}!'}}]}",
+        "{kind: workflow, name: shout, inputs: {what: string}, "
+        "steps: [{id: one, call: {agent: parrot, message: '{{ inputs.what }}!'}}]}",
     )
     async with supervised(tmp_path, parrot(), parrot("owl"), engine=engine, documents=documents) as world:
         run = await world.run(
@@ -192,7 +194,8 @@ async def test_other_agents_are_turned_to_in_order_under_keys_of_their_own(tmp_p
     async with supervised(tmp_path, first, second, third, last, engine=engine) as world:
         run = await world.run(
             workflow="""
-            steps: [{id: a, call: {agent: first, message: x, fallback: [{agent: second}, {agent: last}, {agent: unused}]}}]
+            steps: [{id: a, call: {agent: first, message: x,
+                 fallback: [{agent: second}, {agent: last}, {agent: unused}]}}]
             """
         )
         run = await world.done(run)
@@ -319,13 +322,15 @@ async def test_what_was_done_is_undone_in_reverse_and_then_the_plan_says_so(tmp_
         run = await world.run(
             workflow="""
             steps:
-              - {id: a, call: {agent: parrot, message: book a}, undo: [{id: ua, call: {agent: parrot, message: "cancel {{ steps.a.text }}"}}]}
+              - {id: a, call: {agent: parrot, message: book a},
+                   undo: [{id: ua, call: {agent: parrot, message: "cancel {{ steps.a.text }}"}}]}
               - id: each
                 map:
                   over: "{{ [1, 2] }}"
                   concurrency: 1
                   steps:
-                    - {id: i, call: {agent: parrot, message: "do {{ item }}"}, undo: [{id: ui, call: {agent: parrot, message: "undo {{ item }}"}}]}
+                    - {id: i, call: {agent: parrot, message: "do {{ item }}"},
+                         undo: [{id: ui, call: {agent: parrot, message: "undo {{ item }}"}}]}
               - {id: b, call: {agent: parrot, message: x}, undo: [{id: ub, call: {agent: parrot, message: bad undo}}]}
               - {id: c, call: {agent: parrot, message: bad}, undo: [{id: uc, call: {agent: parrot, message: never}}]}
             on_failure:
@@ -362,3 +367,46 @@ async def test_a_failure_that_stays_within_a_group_undoes_only_the_group(tmp_pat
         run = await world.done(run)
         assert (run.state, words(run)) == (RunState.COMPLETED, "d")
         assert said(agent) == ["a", "b", "bad", "undo b", "d"]
+
+
+# After a restart
+
+
+async def test_maps_loops_waits_and_questions_go_on_in_the_next_process_without_doing_anything_again(
+    tmp_path: Path,
+) -> None:
+    plan = """
+    steps:
+      - id: side
+        parallel:
+          - {id: each, map: {over: "{{ [1, 2] }}", steps: [{id: i, call: {agent: parrot, message: "i{{ item }}"}}]}}
+          - {id: paid, wait: {event: paid}}
+          - {id: turns, loop: {at_most: 2, pause_s: 0.3,
+               steps: [{id: t, call: {agent: parrot, message: "t{{ turn }}"}}]}}
+          - {id: ok, remember: {ok: "{{ result.data.accepted }}"}, ask: {message: "Well?", approval: true}}
+    output: ["{{ steps.each.data }}", "{{ steps.paid.data.n }}", "{{ steps.turns.text }}", "{{ memory.ok }}"]
+    """
+    url = f"sqlite:///{tmp_path / 'engine.db'}"
+    agent = parrot()
+    async with supervised(tmp_path, agent, engine=DbosEngine(url)) as world:
+        run = await world.done(await world.run(workflow=plan, key="k"))
+        assert run.state is RunState.INPUT_REQUIRED
+        await until_done(world, run, {"side.each.1.i", "side.turns.1.t"})
+    done = said(agent)
+    async with supervised(tmp_path, agent, engine=DbosEngine(url)) as world:
+        assert await world.supervisor.deliver(Signal(tenant="default", name="paid", data={"n": 7})) == (run.id,)
+        await world.supervisor.answer(ALICE, run.id, Answer(by=ALICE))
+        run = await world.done(run)
+        assert run.structured == [["i1", "i2"], 7, "t2", True]
+    assert sorted(said(agent)) == ["i1", "i2", "t1", "t2"]
+    assert len(done) >= 3
+
+
+async def until_done(world: World, run: Run, steps: set[str]) -> None:
+    """Return when these steps have completed."""
+    with anyio.fail_after(20):
+        async for event in world.supervisor.watch(ALICE, run.id):
+            if event.kind is EventKind.STEP_COMPLETED:
+                steps.discard(event.step)
+            if not steps:
+                return
