@@ -265,7 +265,9 @@ class DirectExchange:
             elif sink is None:
                 raise MCPError(-32601, f"{method} is not offered on this connection")
             else:
-                answer["result"] = dict(await sink.ask(method, params if isinstance(params, dict) else {}))
+                answer["result"] = dict(
+                    await sink.ask(method, cast("JsonObject", params) if isinstance(params, dict) else {})
+                )
         except MCPError as error:
             answer["error"] = error.error.model_dump(by_alias=True, mode="json", exclude_none=True)
         except Exception as error:  # a fault of ours must not leave the server waiting

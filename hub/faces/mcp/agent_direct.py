@@ -75,7 +75,7 @@ class DirectRelay:
         params = inbound.params
         if not session.modern:
             params["_meta"] = unenveloped(params)
-        trace = ticket.trace if ticket is not None else {}
+        trace: Mapping[str, str] = ticket.trace if ticket is not None else dict[str, str]()
         repeatable = _is_repeatable(inbound, relay)
         begun = session.begin(
             inbound.method, params, headers=_param_headers(inbound), trace=trace, repeatable=repeatable
@@ -102,7 +102,7 @@ class DirectRelay:
         ticket, let = self._ticket(inbound, relay)
         if not let:
             return None
-        trace = ticket.trace if ticket is not None else {}
+        trace: Mapping[str, str] = ticket.trace if ticket is not None else dict[str, str]()
         repeatable = _is_repeatable(inbound, relay)
         begun = leg.begin(inbound.method, inbound.params, trace, repeatable=repeatable)
         if begun is None:
