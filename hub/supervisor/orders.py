@@ -78,15 +78,11 @@ def parts_of(message: str, data: Json, values: Mapping[str, object]) -> tuple[Pa
     Raises:
         TemplateFailed: one of them cannot be rendered.
     """
-    given = render(message, values) if message else ""
-    said = given if isinstance(given, str) else orjson.dumps(given).decode()
+    given = render(message, values) if message else None
+    said = "" if given is None else given if isinstance(given, str) else orjson.dumps(given).decode()
     shaped = render_all(data, values) if data is not None else None
     return (
-        *(
-            (TextPart(text=said if isinstance(said, str) else orjson.dumps(said).decode()),)
-            if said not in ("", None)
-            else ()
-        ),
+        *((TextPart(text=said),) if said else ()),
         *((DataPart(data=shaped),) if shaped is not None else ()),
     )
 
