@@ -36,8 +36,8 @@ from .planner import Planners, agent_workflow, standard_planners, workflow_input
 from .records import QuestionRecord, RunRecord
 from .router import Router
 from .run import Answer, Assignment, Event, EventKind, Run, RunFilter, RunPage, RunState
-from .story import Story, final_kind, view
 from .slots import Slots
+from .story import Story, final_kind, view
 from .teams import TEAM, WORKFLOW, SupervisedAdapter, agent_of_document
 from .waits import Signal, Signals
 
