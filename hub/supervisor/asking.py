@@ -11,7 +11,7 @@ from interhub.agent_cards import Json, JsonObject
 
 from . import records
 from .durable import Branch
-from .envelope import StepValue, failed_because, mapping, number, requests_from_json, succeeded, text
+from .envelope import StepValue, attempts_of, failed_because, mapping, requests_from_json, succeeded, text
 from .frame import Leaf
 from .model import AskStep, OnError
 from .orders import parts_of
@@ -119,8 +119,3 @@ class Asking:
 
     def _id(self, leaf: Leaf) -> str:
         return str(uuid5(NAMESPACE_URL, f"interhub:{self._scene.root}/{self._scene.path(leaf)}#{leaf.round}"))
-
-
-def attempts_of(envelope: JsonObject) -> int:
-    """Return how many attempts an envelope says there were."""
-    return int(number(envelope, "attempts")) or 1

@@ -147,6 +147,11 @@ def failed_because(reason: str, message: str, **more: Json) -> dict[str, Json]:
     return {"ok": False, "error": {"reason": reason, "message": message}, **more}
 
 
+def attempts_of(envelope: JsonObject) -> int:
+    """Return how many attempts an envelope says there were."""
+    return int(number(envelope, "attempts")) or 1
+
+
 def error_of(envelope: JsonObject) -> RunError:
     """Read the error of an envelope."""
     error = mapping(envelope.get("error"))

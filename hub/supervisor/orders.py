@@ -1,16 +1,18 @@
 """What a call step is to have done, out of its texts and what they look up: one `Order`."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import cast
 
 import orjson
 
 from interhub.adapters import DataPart, Part, Resume, TextPart
+from interhub.adapters.content import parts_from_json
 from interhub.agent_cards import Json, JsonObject
 
-from .envelope import mapping, resume_from_json, text
+from .envelope import attempts_of, mapping, resume_from_json, text
 from .frame import Leaf
-from .model import CallSpec, CallStep, LeafStep, PlanStep, TeamStep
+from .model import CallSpec, CallStep, Fallback, LeafStep, PlanStep, TeamStep
 from .order import Order
 from .planner import Planned
 from .scene import Scene
@@ -69,6 +71,45 @@ def order_of(scene: Scene, leaf: Leaf, spec: CallSpec, planned: Planned, values:
         output_schema=cast("JsonObject | None", leaf.node.step.output_schema),
         resume=_resume(scene) if bare and not scene.prefix else None,
         why=planned.why if bare else "",
+    )
+
+
+def order_after_answer(scene: Scene, leaf: Leaf, answer: JsonObject) -> Order:
+    """Return the call that is made once its question was answered, or it was approved."""
+    assert leaf.order is not None, "only calls ask"
+    asked = mapping(leaf.asked.get("ask"))
+    approval = asked.get("approval") is True
+    resume = Resume(
+        answer=parts_from_json(answer.get("parts")),
+        state=asked.get("state"),
+        accepted=answer.get("accepted") is True,
+        message_id=text(answer, "message_id"),
+    )
+    return replace(
+        leaf.order,
+        key=f"{scene.root}/{scene.path(leaf)}#{leaf.round}",
+        agent_id=text(leaf.asked, "agent"),
+        capability=text(leaf.asked, "capability") or leaf.order.capability,
+        first_attempt=attempts_of(leaf.asked) + 1,
+        resume=leaf.order.resume if approval else resume,
+        approved=text(asked, "digest") if approval else leaf.order.approved,
+    )
+
+
+def order_for_another(scene: Scene, leaf: Leaf, another: Fallback, envelope: JsonObject) -> Order:
+    """Return the call of the next agent in the place of the one that failed, whose envelope is given."""
+    assert leaf.order is not None, "only calls have others to turn to"
+    message = text(mapping(envelope.get("error")), "message")
+    return replace(
+        leaf.order,
+        key=f"{scene.root}/{scene.path(leaf)}#{leaf.round}",
+        agent_id=another.agent,
+        need="",
+        capability=another.capability,
+        first_attempt=attempts_of(envelope) + 1,
+        resume=None,
+        approved="",
+        why=f"in the place of {text(envelope, 'agent') or 'the one before'}, which failed: {message}"[:500],
     )
 
 

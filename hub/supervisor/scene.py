@@ -7,7 +7,12 @@ from .durable import Durable
 from .envelope import mapping, principal_from_json, text
 from .frame import Leaf
 from .journal import Fact, Journal
+from .model import Plan
+from .planner import Planned
 from .run import EventKind
+
+NOT_PLANNED = Planned(plan=Plan.model_construct(steps=()), planner="")
+"""Stands for a plan where there is none yet, or none is needed."""
 
 
 class Scene:
@@ -21,6 +26,8 @@ class Scene:
         self.prefix = text(given, "prefix")
         self.goal = message_from_json(mapping(given.get("goal")))
         self.principal = principal_from_json(mapping(given.get("principal")))
+        self.planned = NOT_PLANNED
+        """What is carried out."""
 
     def absolute(self, path: str) -> str:
         """Return a path within this plan as one from the root run on."""
@@ -37,6 +44,11 @@ class Scene:
     def tell_nth(self, number: int, kind: EventKind, step: str, attempt: int, payload: JsonObject) -> None:
         """Tell the journal of one of several events of a kind within an attempt; `number` counts them from 0."""
         self.journal.post(Fact(run_id=self.root, kind=kind, step=step, attempt=attempt, n=number, payload=payload))
+
+    def decided(self, leaf: Leaf, why: str) -> None:
+        """Tell how a leaf with steps of its own goes on."""
+        leaf.decisions += 1
+        self.tell_nth(leaf.decisions - 1, EventKind.STEP_DECIDED, self.path(leaf), 1, {"why": why})
 
     def begin_leaf(self, leaf: Leaf, attempt: int) -> None:
         """Tell that a leaf's attempt begins. A leaf that no plan named beforehand says whose it is."""
