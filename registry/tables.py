@@ -212,6 +212,62 @@ waits = Table(
 )
 """Events that steps of runs wait for, and the one that each of them got."""
 
+pauses = Table(
+    "pauses",
+    metadata,
+    Column("run_id", ForeignText, primary_key=True),
+    Column("by", ForeignText, nullable=False),
+    Column("since", Timestamp, nullable=False),
+)
+"""Runs that begin no step until they are resumed."""
+
+triggers = Table(
+    "triggers",
+    metadata,
+    Column("tenant", ForeignText, primary_key=True),
+    Column("id", ForeignText, primary_key=True),
+    Column("subject", ForeignText, nullable=False),
+    Column("scopes", _JSON, nullable=False),
+    Column("document", _JSON, nullable=False),
+    Column("sealed", LargeBinary),
+    Column("mark", ForeignText, nullable=False),
+    Column("serial", BigInteger, nullable=False),
+    Column("created_at", Timestamp, nullable=False),
+)
+"""What starts or wakes runs, on whose behalf; `mark` is how far its source was looked at, `serial` counts changes."""
+
+occurrences = Table(
+    "occurrences",
+    metadata,
+    Column("tenant", ForeignText, primary_key=True),
+    Column("source", ForeignText, primary_key=True),
+    Column("id", ForeignText, primary_key=True),
+    Column("name", ForeignText, nullable=False),
+    Column("data", _JSON),
+    Column("at", Timestamp, nullable=False),
+    Column("taken_at", Timestamp, nullable=False),
+    Index(None, "tenant", "name", "taken_at"),
+    Index(None, "taken_at"),
+)
+"""Events from outside, each once: `id` is unique within its source, a trigger or the API."""
+
+deliveries = Table(
+    "deliveries",
+    metadata,
+    Column("tenant", ForeignText, primary_key=True),
+    Column("subscription", ForeignText, primary_key=True),
+    Column("source", ForeignText, primary_key=True),
+    Column("occurrence", ForeignText, primary_key=True),
+    Column("state", Text, nullable=False),
+    Column("begun", _JSON, nullable=False),
+    Column("error", ForeignText, nullable=False),
+    Column("next_try_at", Timestamp),
+    Column("taken_at", Timestamp, nullable=False),
+    Index(None, "state", "next_try_at"),
+    Index(None, "taken_at"),
+)
+"""What each subscription gets of each event: a run of its own, or, where it is empty, the runs that waited."""
+
 audit = Table(
     "audit",
     metadata,
