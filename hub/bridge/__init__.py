@@ -9,7 +9,7 @@ from .carrier import bridge
 from .headers import RequestHeaders
 from .host import Write
 from .http import Address
-from .location import Locate
+from .location import Locate, Look
 from .stdio import stdio_bridge
 
-__all__ = ["Address", "Locate", "RequestHeaders", "Write", "bridge", "stdio_bridge"]
+__all__ = ["Address", "Locate", "Look", "RequestHeaders", "Write", "bridge", "stdio_bridge"]

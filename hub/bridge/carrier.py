@@ -8,16 +8,18 @@
 import json
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import cast
+from uuid import uuid4
 
 import anyio
 import anyio.abc
 
-from .headers import ANNOTATION, RequestHeaders
+from .headers import ANNOTATION, RequestHeaders, objects
 from .host import Host, Write
-from .http import Answer, HubGone, exchange
-from .location import Locate, Location
+from .http import Address, Answer, HubGone, exchange
+from .location import Locate, Location, Look
 from .message import (
     CHANGES,
+    HEADER_MISMATCH,
     INVALID_REQUEST,
     PARSE_ERROR,
     SERVER_ERROR,
@@ -36,20 +38,31 @@ DRAIN_S = 10.0
 DELETE_S = 2.0
 ATTEMPTS = 3
 """How often a request that may be sent twice is sent."""
+MAX_CONNECTIONS = 200
+"""Requests that are with the hub at once; more wait. A host may have no more than 1,024 open files."""
+MAX_PAGES = 1000
+"""Pages of tools that are read to find one."""
 
 _ANNOTATION = ANNOTATION.encode()
 _ASKED_CHANGES = {f"{name}ListChanged": method for name, method in CHANGES.items()}
 
 
 async def bridge(
-    locate: Locate, lines: AsyncIterator[bytes], write: Write, *, drain_s: float = DRAIN_S, log: Callable[[str], None]
+    locate: Locate,
+    lines: AsyncIterator[bytes],
+    write: Write,
+    *,
+    look: Look | None = None,
+    drain_s: float = DRAIN_S,
+    log: Callable[[str], None],
 ) -> None:
     """Carry messages until `lines` ends, then let what is in flight end for `drain_s` seconds.
 
-    `locate` finds the hub; what it raises is told to the host as the error of the request that needed the hub.
+    `locate` finds the hub; what it raises is told to the host as the error of the request that needed the hub. `look`
+    finds it only where it runs: by it, a host that says nothing hears again of a hub that was restarted.
     """
     tasks = anyio.create_task_group()
-    carrier = _Carrier(locate, write, tasks, log)
+    carrier = _Carrier(Location(locate, look), write, tasks, log)
     async with tasks:
         await carrier.run(lines, drain_s)
         tasks.cancel_scope.cancel()
@@ -58,10 +71,13 @@ async def bridge(
 
 
 class _Carrier:
-    def __init__(self, locate: Locate, write: Write, tasks: anyio.abc.TaskGroup, log: Callable[[str], None]) -> None:
+    def __init__(
+        self, location: Location, write: Write, tasks: anyio.abc.TaskGroup, log: Callable[[str], None]
+    ) -> None:
         self._tasks = tasks
         self._log = log
-        self._location = Location(locate)
+        self._location = location
+        self._places = anyio.CapacityLimiter(MAX_CONNECTIONS)
         self._host = Host(write)
         self._sessions = Sessions(self._location, self._host, tasks, log)
         self._headers = RequestHeaders()
@@ -125,11 +141,10 @@ class _Carrier:
     async def _take_notification(self, method: str, message: Message) -> None:
         if method == "notifications/cancelled":
             request_id = params_of(message).get("requestId")
-            scope = self._in_flight.get(request_id) if isinstance(request_id, str | int) else None
-            if scope is not None and self._sessions.current is None:
-                scope.cancel()
-                return
-            if isinstance(request_id, str | int):
+            if isinstance(request_id, str | int) and request_id in self._in_flight:
+                if self._sessions.current is None:
+                    self._in_flight[request_id].cancel()
+                    return
                 self._dropped.add(request_id)
         if self._sessions.current is None:
             return  # the modern era has no other notifications to the server
@@ -154,12 +169,14 @@ class _Carrier:
         with scope:
             try:
                 if version is None:
-                    await self._legacy_request(message, method)
+                    async with self._places:
+                        await self._legacy_request(message, method)
                 elif method == "subscriptions/listen":
                     self._listening.add(request_id)
                     await self._listen(message, version)
                 else:
-                    await self._modern_request(message, method, version)
+                    async with self._places:
+                        await self._modern_request(message, method, version)
             except HubGone as gone:
                 await self._host.fail(request_id, SERVER_ERROR, _gone(gone, method))
             except Exception as error:  # the edge: what the host sent, or `locate` raised, must not end the bridge
@@ -176,29 +193,59 @@ class _Carrier:
     async def _modern_request(self, message: Message, method: str, version: str) -> None:
         message, may_repeat = repeatable(message, method)
         headers, body = self._modern(message, method, version), dump(message)
+        may_learn, must_learn = method == "tools/call", False
         for attempt in range(ATTEMPTS):
             address = await self._location.find()
             try:
+                if must_learn:
+                    await self._learn(address, message, version)
+                    headers, may_learn, must_learn = self._modern(message, method, version), False, False
                 async with exchange(address, "POST", headers, body) as answer:
                     if answer.status == 401 and attempt == 0 and await self._location.has_moved(address):
                         continue
-                    await self._relay(answer, message["id"])
+                    await self._relay(answer, message, may_learn=may_learn)
                 return
+            except _HeadersWanted:
+                must_learn = True  # the host has not listed the tool, or not since it changed; it knows of no headers
             except HubGone as gone:
                 self._location.lost(address)
                 if attempt == ATTEMPTS - 1 or (gone.sent and not may_repeat):
                     raise
 
+    async def _learn(self, address: Address, call: Message, version: str) -> None:
+        """Read the list of tools as far as the one that is called.
+
+        Raises:
+            HubGone: the list could not be read; nothing has been called yet.
+        """
+        given = params_of(call)
+        meta = {key: value for key, value in given["_meta"].items() if key != "progressToken"}
+        cursor: dict[str, object] = {}
+        for _ in range(MAX_PAGES):
+            asked: Message = {"jsonrpc": "2.0", "id": f"interhub-bridge-{uuid4()}", "method": "tools/list"}
+            asked["params"] = {"_meta": meta, **cursor}
+            said: object = None
+            async with exchange(address, "POST", self._modern(asked, "tools/list", version), dump(asked)) as answer:
+                async for data in answer.messages():
+                    said = json.loads(data)
+            result = params_of({"params": cast("Message", said).get("result")}) if isinstance(said, dict) else {}
+            self._headers.learn(result)
+            if any(tool.get("name") == given.get("name") for tool in objects(result.get("tools"))):
+                return
+            if not isinstance(result.get("nextCursor"), str):
+                return
+            cursor = {"cursor": result["nextCursor"]}
+
     async def _listen(self, message: Message, version: str) -> None:
         """Keep a subscription open. When the hub was away, anything may have changed meanwhile, and is said to have."""
         headers, body = self._modern(message, "subscriptions/listen", version), dump(message)
         again = False
+        address = await self._location.find()
         while True:
-            address = await self._location.find()
             try:
                 async with exchange(address, "POST", headers, body) as answer:
                     if not answer.is_stream:
-                        await self._relay(answer, message["id"])
+                        await self._relay(answer, message)
                         return
                     async for data in answer.events():
                         said = json.loads(data)
@@ -214,8 +261,7 @@ class _Carrier:
             except HubGone as gone:
                 self._log(f"a subscription broke off: {gone}")
             self._location.lost(address)
-            # An idle bridge must not start a hub that somebody stopped: it waits until a request needs one.
-            await self._location.found()
+            address = await self._location.found()
 
     async def _ended(self, said: Message) -> bool:
         """Take the end of a subscription: a stopping hub ends it with a result, and a host need not hear of that."""
@@ -230,6 +276,10 @@ class _Carrier:
             if honoured.get(name):
                 params = {"_meta": {SUBSCRIPTION_KEY: subscription}}
                 await self._host.write({"jsonrpc": "2.0", "method": method, "params": params})
+        uris: object = honoured.get("resourceSubscriptions")
+        for uri in cast("list[object]", uris) if isinstance(uris, list) else []:
+            params = {"uri": uri, "_meta": {SUBSCRIPTION_KEY: subscription}}
+            await self._host.write({"jsonrpc": "2.0", "method": "notifications/resources/updated", "params": params})
 
     # The legacy session
 
@@ -245,7 +295,7 @@ class _Carrier:
                         continue
                     if answer.status == 401 and attempt == 0 and await self._location.has_moved(address):
                         continue
-                    await self._relay(answer, message["id"], session=session, opening=method == "initialize")
+                    await self._relay(answer, message, session=session, opening=method == "initialize")
                 return
             except HubGone as gone:
                 self._location.lost(address)
@@ -257,13 +307,21 @@ class _Carrier:
     # What the hub says
 
     async def _relay(
-        self, answer: Answer, request_id: Id, *, session: Session | None = None, opening: bool = False
+        self,
+        answer: Answer,
+        request: Message,
+        *,
+        session: Session | None = None,
+        opening: bool = False,
+        may_learn: bool = False,
     ) -> None:
         """Write an answer's messages.
 
         Raises:
             HubGone: it broke off before the request was answered.
+            _HeadersWanted: the hub misses headers, and `may_learn` says that we have not looked which yet.
         """
+        request_id: Id = request["id"]
         answered = False
         body = b""
         async for data in answer.messages():
@@ -277,9 +335,14 @@ class _Carrier:
             if "method" in said:
                 await self._host.say(data, session.number if session is not None else None)
                 continue
-            if session is not None and params_of({"params": said.get("error")}).get("code") == SERVER_ERROR:
+            code: object = params_of({"params": said.get("error")}).get("code")
+            if session is not None and code == SERVER_ERROR:
                 raise HubGone("it is stopping", sent=True)  # the SDK's word for a session that ends in the middle
+            if may_learn and code == HEADER_MISMATCH:
+                raise _HeadersWanted
             answered = True
+            if session is not None and "result" in said:
+                self._sessions.granted(request)
             if _ANNOTATION in data and isinstance(said.get("result"), dict):
                 self._headers.learn(said["result"])
             if opening:
@@ -295,6 +358,10 @@ class _Carrier:
             raise HubGone(f"it answered HTTP {answer.status}", sent=True)
         text = body.decode("utf-8", "replace")[:300]
         raise _Refused(f"the hub answered HTTP {answer.status}{f': {text}' if text else ''}")
+
+
+class _HeadersWanted(Exception):
+    """The hub compares headers that we did not know of."""
 
 
 class _Refused(Exception):

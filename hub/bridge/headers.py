@@ -30,7 +30,7 @@ class RequestHeaders:
     def learn(self, result: Object) -> None:
         """Take note of a `tools/list` result."""
         tools: object = result.get("tools")
-        for tool in _objects(tools):
+        for tool in objects(tools):
             self._promised[str(tool.get("name"))] = dict(_annotated(tool.get("inputSchema"), ()))
 
     def of(self, method: str, params: Object, version: str) -> dict[str, str]:
@@ -82,7 +82,8 @@ def _scalar(value: object) -> str | None:
     return str(value) if isinstance(value, str | int | float) else None
 
 
-def _objects(value: object) -> list[Object]:
+def objects(value: object) -> list[Object]:
+    """Return the objects among the items of a JSON array; none of anything else."""
     return (
         [cast("Object", item) for item in cast("list[object]", value) if isinstance(item, dict)]
         if isinstance(value, list)

@@ -14,6 +14,8 @@ IDEMPOTENCY_KEY = "interhub/idempotencyKey"
 SERVER_ERROR = -32000
 PARSE_ERROR = -32700
 INVALID_REQUEST = -32600
+HEADER_MISMATCH = -32020
+"""A request's headers do not say what its body says (MCP 2026-07-28, basic/transports/streamable-http)."""
 
 CHANGES = {
     "tools": "notifications/tools/list_changed",

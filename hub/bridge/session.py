@@ -13,11 +13,13 @@ from .headers import header_value
 from .host import Host
 from .http import Answer, HubGone, exchange
 from .location import Location
-from .message import CHANGES, Message, dump
+from .message import CHANGES, Message, dump, params_of
 
 JSON_HEADERS = {"content-type": "application/json", "accept": "application/json, text/event-stream"}
 
 _LOST = (HubGone, OSError)
+_BETWEEN_STREAMS_S = 1.0
+"""Seconds between two streams: the hub ends one now and then, and is not to be asked a thousand times a second."""
 
 
 @dataclass(eq=False)
@@ -42,6 +44,10 @@ class Sessions:
         self.current: Session | None = None
         self.opening: Message | None = None
         """The `initialize` of the host; None as long as it speaks the modern era."""
+        self._level: Message | None = None
+        """The host's last `logging/setLevel`."""
+        self._watched: dict[str, Message] = {}
+        """Its `resources/subscribe` by URI."""
 
     async def ensure(self) -> Session | None:
         """Return the session; when the hub has lost it, make another as the host made the first.
@@ -61,12 +67,29 @@ class Sessions:
             if session is None:
                 raise HubGone(f"it did not begin a session (HTTP {answer.status})", sent=False)
             await self.post(session, {"jsonrpc": "2.0", "method": "notifications/initialized"})
+            for asked in (self._level, *self._watched.values()):
+                if asked is not None:
+                    await self.post(session, {**asked, "id": f"interhub-bridge-{uuid4()}"})
             self._tasks.start_soon(self.hear, session)
+            # Whatever happened between the two sessions was told to nobody.
             offered = cast("Message", cast("Message", said)["result"].get("capabilities") or {})
             for name, method in CHANGES.items():
                 if name in offered:
                     await self._host.write({"jsonrpc": "2.0", "method": method})
+            for uri in self._watched:
+                updated = {"jsonrpc": "2.0", "method": "notifications/resources/updated", "params": {"uri": uri}}
+                await self._host.write(updated)
             return session
+
+    def granted(self, message: Message) -> None:
+        """Take note of a request that the hub has granted, if another session must be told it again."""
+        method, uri = message.get("method"), str(params_of(message).get("uri"))
+        if method == "logging/setLevel":
+            self._level = message
+        elif method == "resources/subscribe":
+            self._watched[uri] = message
+        elif method == "resources/unsubscribe":
+            self._watched.pop(uri, None)
 
     def begin(self, answer: Answer, said: object) -> Session | None:
         """Take up the session that an answer to `initialize` begins; None when it begins none."""
@@ -98,18 +121,28 @@ class Sessions:
             self._log(f"the hub did not take {message.get('method') or 'an answer'}: {error}")
 
     async def hear(self, session: Session) -> None:
-        """Relay what the hub says unasked, as long as the session lasts."""
+        """Relay what the hub says unasked, as long as the session lasts; make another when the hub has lost it."""
         headers = {**session_headers(session), "accept": "text/event-stream"}
         while self.current is session:
+            address = await self._location.found()
             try:
-                async with exchange(await self._location.find(), "GET", headers) as answer:
+                async with exchange(address, "GET", headers) as answer:
+                    if answer.status == 404:
+                        await self.break_off(session)
+                        break
                     if not answer.is_stream:
                         return
                     async for data in answer.events():
                         await self._host.say(data, session.number)
-            except _LOST:
-                return  # the next request finds out, and makes another session
-            await anyio.sleep(1)  # the hub ends a stream now and then: not a reason to ask it a thousand times a second
+            except _LOST as error:
+                self._log(f"the stream of what the hub says broke off: {error}")
+                self._location.lost(address)
+            await anyio.sleep(_BETWEEN_STREAMS_S)
+        if self.current is None:
+            try:
+                await self.ensure()
+            except Exception as error:  # the edge: the next request tries again, and is told
+                self._log(f"no session could be made: {type(error).__name__}: {error}")
 
     async def end(self) -> None:
         """Tell the hub that the session is over."""

@@ -1,5 +1,6 @@
 """The bridge on this process's stdin and stdout."""
 
+import queue
 import sys
 import threading
 from typing import BinaryIO
@@ -9,18 +10,17 @@ import anyio.from_thread
 import anyio.lowlevel
 
 from .carrier import DRAIN_S, bridge
-from .location import Locate
+from .location import Locate, Look
 
 
-async def stdio_bridge(locate: Locate, *, drain_s: float = DRAIN_S) -> None:
-    """Carry messages between this process's stdio and the hub, until stdin ends. Diagnostics go to stderr."""
+async def stdio_bridge(locate: Locate, *, look: Look | None = None, drain_s: float = DRAIN_S) -> None:
+    """Carry messages between this process's stdio and the hub, until stdin ends or nobody reads stdout any more.
+
+    Diagnostics go to stderr.
+    """
     send, receive = anyio.create_memory_object_stream[bytes](64)
-    output = sys.stdout.buffer
+    output = _Output(sys.stdout.buffer)
     sys.stdout = sys.stderr  # a stray print must not break the protocol
-
-    async def write(line: bytes) -> None:
-        output.write(line + b"\n")
-        output.flush()
 
     async def forward(line: bytes) -> None:
         await send.send(line)
@@ -36,8 +36,51 @@ async def stdio_bridge(locate: Locate, *, drain_s: float = DRAIN_S) -> None:
         except (RuntimeError, anyio.BrokenResourceError, anyio.ClosedResourceError):
             return  # the loop is gone, and nobody reads any more
 
+    def log(text: str) -> None:
+        print(f"interhub mcp: {text}", file=sys.stderr)
+
     threading.Thread(target=read, args=(sys.stdin.buffer,), daemon=True, name="stdin").start()
     with receive:
-        await bridge(
-            locate, receive, write, drain_s=drain_s, log=lambda text: print(f"interhub mcp: {text}", file=sys.stderr)
-        )
+        async with anyio.create_task_group() as tasks:
+
+            async def end_with_the_host() -> None:
+                await output.broken.wait()
+                tasks.cancel_scope.cancel()
+
+            tasks.start_soon(end_with_the_host)
+            await bridge(locate, receive, output.write, look=look, drain_s=drain_s, log=log)
+            tasks.cancel_scope.cancel()
+
+
+class _Output:
+    """Writes lines from a thread of its own: a host that does not read for a while must not keep us from reading it.
+
+    A host that writes a long message, and reads nothing until it is through, would otherwise wait for us for ever, and
+    we for it.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._token = anyio.lowlevel.current_token()
+        self._lines: queue.SimpleQueue[tuple[bytes, anyio.Event]] = queue.SimpleQueue()
+        self.broken = anyio.Event()
+        """Set when nobody reads any more."""
+        threading.Thread(target=self._run, daemon=True, name="stdout").start()
+
+    async def write(self, line: bytes) -> None:
+        """Write one line; returns when the host's pipe has taken it. Who is cancelled meanwhile leaves it whole."""
+        written = anyio.Event()
+        self._lines.put((line, written))
+        await written.wait()
+
+    def _run(self) -> None:
+        try:
+            while True:
+                line, written = self._lines.get()
+                self._file.write(line + b"\n")
+                self._file.flush()
+                anyio.from_thread.run_sync(written.set, token=self._token)
+        except (OSError, ValueError):
+            anyio.from_thread.run_sync(self.broken.set, token=self._token)
+        except RuntimeError:
+            return  # the loop is gone

@@ -66,24 +66,41 @@ def mcp(
     agent: Annotated[
         str | None, typer.Option(help="Offer only this agent, under its own names.", show_default=False)
     ] = None,
+    profile: Annotated[
+        str | None, typer.Option(help="Offer this profile of the catalogue.", show_default=False)
+    ] = None,
 ) -> None:
     """Speak MCP on stdin and stdout for a client that starts its servers itself; starts the hub when none runs."""
+    from functools import partial
+
     import anyio
 
     from interhub.hub.auth import own_key
     from interhub.hub.bridge import Address, stdio_bridge
     from interhub.hub.daemon import ensure_hub
     from interhub.hub.datadir import DataDir
+    from interhub.hub.errors import BadRequest
 
     here = session(context)
     settings = here.settings()
+    if agent and profile:
+        raise BadRequest("one agent is no part of the catalogue", "give --agent or --profile")
+    home = DataDir(settings.data_dir)
+    path = f"/agents/{quote(agent, safe='')}/mcp" if agent else "/mcp"
+    if profile:
+        path += f"?profile={quote(profile, safe='')}"
+
+    def at(hub: "RunningHub") -> Address:
+        return Address(url=hub.url + path, key=own_key(settings, home))
 
     def locate() -> Address:
-        hub = ensure_hub(settings, config=here.config)
-        path = f"/agents/{quote(agent, safe='')}/mcp" if agent else "/mcp"
-        return Address(url=hub.url + path, key=own_key(settings, DataDir(settings.data_dir)))
+        return at(ensure_hub(settings, config=here.config))
 
-    anyio.run(stdio_bridge, locate)
+    def look() -> Address | None:
+        hub = home.running() if home.hub_file.exists() else None
+        return at(hub) if hub is not None else None
+
+    anyio.run(partial(stdio_bridge, locate, look=look))
 
 
 def doctor(context: typer.Context) -> None:

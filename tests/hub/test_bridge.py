@@ -7,83 +7,25 @@ import threading
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
 
 import anyio
 import pytest
-from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 from mcp import StdioServerParameters
 
 from interhub.adapters import Principal, Progress
 from interhub.adapters.testing import ScriptedAgent, Turn, answer, question
 from interhub.hub.bridge import Address, RequestHeaders, bridge
 from tests.support.mcp_site import OWN, McpSite, Person, client, fields, mcp_site, text
+from tests.support.stdio_host import INITIALIZE, INITIALIZED, Host, legacy, request
 
 pytestmark = pytest.mark.anyio
 
 ANN = Principal(subject="ann")
-META: dict[str, Any] = {
-    "io.modelcontextprotocol/protocolVersion": "2026-07-28",
-    "io.modelcontextprotocol/clientCapabilities": {},
-}
-INITIALIZE: dict[str, Any] = {
-    "jsonrpc": "2.0",
-    "id": 0,
-    "method": "initialize",
-    "params": {
-        "protocolVersion": "2025-11-25",
-        "capabilities": {"elicitation": {}},
-        "clientInfo": {"name": "host", "version": "1"},
-    },
-}
-INITIALIZED: dict[str, Any] = {"jsonrpc": "2.0", "method": "notifications/initialized"}
 PROGRAM = """
 import sys, anyio
 from interhub.hub.bridge import Address, stdio_bridge
 anyio.run(stdio_bridge, lambda: Address(url=sys.argv[1], key="ann"))
 """
-
-
-def request(number: int, method: str, **params: Any) -> dict[str, Any]:
-    return {"jsonrpc": "2.0", "id": number, "method": method, "params": {"_meta": META, **params}}
-
-
-def legacy(number: int, method: str, **params: Any) -> dict[str, Any]:
-    return {"jsonrpc": "2.0", "id": number, "method": method, "params": params}
-
-
-@dataclass
-class Host:
-    """A host at its end of the bridge."""
-
-    lines: MemoryObjectSendStream[bytes]
-    written: MemoryObjectReceiveStream[bytes]
-    log: list[str] = field(default_factory=list[str])
-    seen: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
-
-    async def say(self, *messages: object) -> None:
-        for message in messages:
-            await self.lines.send(json.dumps(message).encode() + b"\n")
-
-    async def read(self) -> dict[str, Any]:
-        line = await self.written.receive()
-        assert b"\n" not in line
-        message: dict[str, Any] = json.loads(line)
-        assert message["jsonrpc"] == "2.0"
-        self.seen.append(message)
-        return message
-
-    async def answer_to(self, number: int | None) -> dict[str, Any]:
-        while True:
-            message = await self.read()
-            if "method" not in message and message.get("id") == number:
-                return message
-
-    async def notice(self, method: str) -> dict[str, Any]:
-        while True:
-            message = await self.read()
-            if message.get("method") == method:
-                return message
 
 
 @dataclass
