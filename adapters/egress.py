@@ -5,7 +5,7 @@ second resolution may give another. `Host` and the name that the certificate is 
 """
 
 import ssl
-from collections.abc import AsyncGenerator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -137,7 +137,7 @@ class _CheckedNetwork(httpcore.AsyncNetworkBackend):
 
     def __init__(self, reach: Reach) -> None:
         self._reach = reach
-        self._plain: httpcore.AsyncNetworkBackend = httpcore.AnyIOBackend()
+        self._plain = cast("httpcore.AsyncNetworkBackend", httpcore.AnyIOBackend())
 
     async def connect_tcp(
         self,
@@ -180,18 +180,20 @@ async def open_client(
     headers: Mapping[str, str] | None = None,
     connect_s: float = 5.0,
     read_s: float | None = None,
+    wrap: Callable[[httpx.AsyncBaseTransport], httpx.AsyncBaseTransport] | None = None,
 ) -> AsyncGenerator[httpx.AsyncClient]:
     """Open a client with its own connections and cookies; it follows no redirect by itself.
 
     Requests to a host without an address in `reach` raise `AddressRefused`. `read_s` is the time between two bytes;
-    None waits as long as the caller does. Proxies and `.netrc` of the environment are not used: they would send
+    None waits as long as the caller does. `wrap` puts something around the transport. Proxies and `.netrc` of the environment are not used: they would send
     credentials where nobody asked for it.
     """
     timeout = httpx.Timeout(connect=connect_s, read=read_s, write=30.0, pool=None)
+    pinning = PinningTransport(reach)
     async with httpx.AsyncClient(
         headers={"User-Agent": USER_AGENT, **(headers or {})},
         timeout=timeout,
-        transport=PinningTransport(reach),
+        transport=pinning if wrap is None else wrap(pinning),
         trust_env=False,
         follow_redirects=False,
     ) as client:

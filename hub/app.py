@@ -252,9 +252,9 @@ def _protocol_faces(
     from .faces.mcp.calls import DirectCalls
     from .faces.mcp.face import mcp_face
     from .faces.mcp.profiles import Profile, Profiles
-    from .push.outbox import Outbox
-    from .push.sender import Sender
-    from .signing import SigningKeys
+    from interhub.hub.push.outbox import Outbox
+    from interhub.hub.push.sender import Sender
+    from interhub.hub.signing import SigningKeys
 
     catalogue = settings.catalogue
     timeout_s = settings.limits.call_timeout_s

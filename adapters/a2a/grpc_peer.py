@@ -31,6 +31,7 @@ from interhub.adapters.errors import (
 )
 from interhub.agent_cards import Json
 
+from .authorized import Authorizer
 from .events import MessageAnswer, TaskSnapshot
 from .grpc_target import GrpcTarget
 from .peer import Take
@@ -147,21 +148,42 @@ class GrpcPeer:
         await self._events(Ask(operation=Operation.SUBSCRIBE, task_id=task_id), take, headers)
 
     async def _answer(self, ask: Ask, headers: Mapping[str, str]) -> Json:
-        request, metadata = self._written(ask, headers)
+        shown = await self._channels.shown()
         try:
-            return _read(await (await self._method(ask))(request, metadata=metadata))
+            return await self._answered(ask, {**shown, **headers})
+        except grpc.aio.AioRpcError as error:
+            if not self._channels.renews(error):
+                raise self._failed(error, ask) from error
+        shown = await self._channels.shown(refused=shown)
+        try:
+            return await self._answered(ask, {**shown, **headers})
         except grpc.aio.AioRpcError as error:
             raise self._failed(error, ask) from error
 
+    async def _answered(self, ask: Ask, headers: Mapping[str, str]) -> Json:
+        request, metadata = self._written(ask, headers)
+        return _read(await (await self._method(ask))(request, metadata=metadata))
+
     async def _events(self, ask: Ask, take: Take, headers: Mapping[str, str]) -> None:
+        shown = await self._channels.shown()
+        try:
+            return await self._streamed(ask, take, {**shown, **headers})
+        except grpc.aio.AioRpcError as error:
+            if not self._channels.renews(error):
+                raise self._failed(error, ask) from error
+        shown = await self._channels.shown(refused=shown)
+        try:
+            await self._streamed(ask, take, {**shown, **headers})
+        except grpc.aio.AioRpcError as error:
+            raise self._failed(error, ask) from error
+
+    async def _streamed(self, ask: Ask, take: Take, headers: Mapping[str, str]) -> None:
         request, metadata = self._written(ask, headers)
         call = (await self._method(ask))(request, metadata=metadata)
         try:
             async for event in call:
                 if await take(self._reader.event(_read(event))):
                     return
-        except grpc.aio.AioRpcError as error:
-            raise self._failed(error, ask) from error
         finally:
             call.cancel()
 
@@ -233,12 +255,14 @@ class Channels:
         target: GrpcTarget,
         *,
         headers: Mapping[str, str],
+        authorizer: Authorizer | None,
         reach: Reach,
         connect_s: float,
         max_answer_bytes: int,
     ) -> None:
-        """`headers` go along with every call."""
+        """`headers`, and what `authorizer` shows, go along with every call."""
         self.headers = headers
+        self._authorizer = authorizer
         self._target = target
         self._reach = reach
         self._connect_s = connect_s
@@ -253,6 +277,21 @@ class Channels:
             self._options.append(("grpc.ssl_target_name_override", target.host))
         self._channel: grpc.aio.Channel | None = None
         self._opening = anyio.Lock()
+
+    async def shown(self, refused: Mapping[str, str] | None = None) -> dict[str, str]:
+        """Return the credentials that go into the metadata, other ones than those that were `refused`.
+
+        Raises:
+            AdapterError: no token is to be had.
+        """
+        if self._authorizer is None:
+            return {}
+        return await self._authorizer.headers((refused or {}).get("Authorization", ""))
+
+    def renews(self, error: grpc.aio.AioRpcError) -> bool:
+        """Whether an error is about credentials that could be others."""
+        refused = error.code() is grpc.StatusCode.UNAUTHENTICATED
+        return refused and self._authorizer is not None and self._authorizer.renews
 
     async def open(self) -> grpc.aio.Channel:
         """Return the channel.
@@ -290,10 +329,23 @@ class Channels:
 
 @asynccontextmanager
 async def open_channels(
-    target: GrpcTarget, *, headers: Mapping[str, str], reach: Reach, connect_s: float, max_answer_bytes: int
+    target: GrpcTarget,
+    *,
+    headers: Mapping[str, str],
+    reach: Reach,
+    connect_s: float,
+    max_answer_bytes: int,
+    authorizer: Authorizer | None = None,
 ) -> AsyncGenerator[Channels]:
     """Open a conversation with a target; nothing is sent before the first call."""
-    channels = Channels(target, headers=headers, reach=reach, connect_s=connect_s, max_answer_bytes=max_answer_bytes)
+    channels = Channels(
+        target,
+        headers=headers,
+        authorizer=authorizer,
+        reach=reach,
+        connect_s=connect_s,
+        max_answer_bytes=max_answer_bytes,
+    )
     try:
         yield channels
     finally:
@@ -309,7 +361,7 @@ def _reason(error: grpc.aio.AioRpcError) -> str:
                 status = status_pb2.Status.FromString(value)
                 for detail in status.details:
                     info = error_details_pb2.ErrorInfo()
-                    if detail.Is(info.DESCRIPTOR) and detail.Unpack(info):
+                    if detail.Unpack(info):
                         return str(info.reason)
             except DecodeError:
                 return ""

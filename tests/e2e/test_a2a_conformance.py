@@ -124,7 +124,7 @@ async def test_the_scenarios_end_as_the_suites_want(hub: HubProcess, place: str,
 @pytest.mark.parametrize("place", PLACES.values(), ids=PLACES)
 async def test_artifacts_of_every_kind_come_through(hub: HubProcess, place: str, binding: str) -> None:
     ask = await caller(hub, place, binding)
-    parts = {}
+    parts: dict[str, a2a.Part] = {}
     for kind in ("text", "file", "file-url", "data"):
         task = await ask.send(f"tck-artifact-{kind}")
         parts[kind] = next(each for each in task.artifacts if each.name == "output").parts[0]

@@ -2,10 +2,11 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 from tests.support.hub_process import cli
 
-CARD = {
+CARD: dict[str, Any] = {
     "name": "remote",
     "description": "Does remote things.",
     "version": "1.0.0",

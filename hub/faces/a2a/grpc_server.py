@@ -10,7 +10,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
-from typing import Any, Protocol, TypeAlias, cast
+from typing import Any, TypeAlias, cast
 
 import anyio
 import grpc
@@ -48,10 +48,6 @@ class Tls:
 
     certificate: Path
     private_key: Path
-
-
-class _Serving(Protocol):
-    async def __call__(self, request: Any, context: Context) -> Any: ...
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,8 +5,8 @@ it does not know as none, and serves the methods of 0.3 to callers of 1.0. Refus
 """
 
 import re
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from collections.abc import Awaitable, Callable, Hashable
+from typing import Any, cast
 
 import orjson
 from a2a import types as a2a
@@ -51,14 +51,16 @@ class StrictRpc:
             body = orjson.loads(raw)
         except orjson.JSONDecodeError as error:
             return _rpc_error(None, -32700, f"the request is not JSON: {error}")
-        if not isinstance(body, Mapping):
+        if not isinstance(body, dict):
             return None
-        method, params = body.get("method"), body.get("params")
+        asked = cast("dict[str, Any]", body)
+        method, params = asked.get("method"), asked.get("params")
         if isinstance(method, str) and "/" in method and asked_version(request).startswith("1"):
             what = f"{method[:60]!r} is a method of A2A 0.3; the request says that it is of {asked_version(request)}"
-            return _rpc_error(body.get("id"), -32601, what)
-        if method == "ListTasks" and isinstance(params, Mapping) and (why := _no_state(params.get("status"))):
-            return _rpc_error(body.get("id"), -32602, why, reason="INVALID_PARAMS")
+            return _rpc_error(asked.get("id"), -32601, what)
+        status = cast("dict[str, object]", params).get("status") if isinstance(params, dict) else None
+        if method == "ListTasks" and (why := _no_state(status)):
+            return _rpc_error(asked.get("id"), -32602, why, reason="INVALID_PARAMS")
         return None
 
 
@@ -103,9 +105,12 @@ async def _mended(request: Request, response: Response) -> Response:
 
 def _is_request_03(body: object) -> bool:
     """Whether a body is a JSON-RPC request of a method of 0.3, whatever its params are."""
-    if not isinstance(body, Mapping) or body.get("jsonrpc") != "2.0":
+    if not isinstance(body, dict):
         return False
-    request_id, method = body.get("id"), body.get("method")
+    asked = cast("dict[str, Any]", body)
+    if asked.get("jsonrpc") != "2.0":
+        return False
+    request_id, method = asked.get("id"), asked.get("method")
     identified = request_id is None or (isinstance(request_id, (str, int)) and not isinstance(request_id, bool))
     return identified and isinstance(method, str) and "/" in method
 
@@ -120,7 +125,7 @@ def _wrong_type(request: Request) -> str:
 
 def _no_state(status: object) -> str:
     """Say what is wrong with the state that a list is to be filtered by."""
-    if isinstance(status, (Mapping, list)) or status not in _STATES:
+    if not isinstance(status, Hashable) or status not in _STATES:
         return f"status {str(status)[:60]!r} is none of the states of A2A; TASK_STATE_WORKING, for example, is one"
     return ""
 

@@ -21,7 +21,7 @@ def upgrade() -> None:
         sa.Column("version", sa.Text(), nullable=False),
         sa.Column("joined_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("beat", sa.DateTime(timezone=True), nullable=False),
-        sa.Column("ttl_s", sa.Double(), nullable=False),
+        sa.Column("ttl_s", sa.Double, nullable=False),
         sa.Column("lost", sa.Boolean(), nullable=False),
         sa.PrimaryKeyConstraint("executor_id", name="pk_replicas"),
     )

@@ -62,7 +62,7 @@ def code(said: dict[str, Any]) -> int:
 
 
 def sequence(event: dict[str, Any]) -> int:
-    update = event.get("statusUpdate") or event.get("artifactUpdate") or {}
+    update: dict[str, Any] = event.get("statusUpdate") or event.get("artifactUpdate") or {}
     return int(update.get("metadata", {}).get("interhub/sequence", 0))
 
 

@@ -54,7 +54,7 @@ WORK = {"agent": "worker", "message": "x"}
 
 
 def words_of(kind: str) -> Shaped:
-    return {
+    words: dict[str, Shaped] = {
         "ask": {"ask": {"message": "x"}},
         "approval": {"ask": {"message": "x", "approval": True, "on_decline": "continue"}},
         "pause": {"wait": {"seconds": 0}},
@@ -71,14 +71,18 @@ def words_of(kind: str) -> Shaped:
             "undo": [{"call": {"agent": "worker", "message": "undo"}}],
         },
         "schema": {"call": {"agent": "worker", "message": "x"}, "output_schema": {"type": "integer"}},
-    }[kind]
+    }
+    return words[kind]
 
 
 OTHERS = ("ask", "approval", "pause", "never", "crew", "made_up", "fallback", "remember", "undo", "schema")
 
 
 def other_steps() -> st.SearchStrategy[Shaped]:
-    return st.builds(lambda kind, rule: {**words_of(kind), **rule}, st.sampled_from(OTHERS), error_rules())
+    def other(kind: str, rule: Shaped) -> Shaped:
+        return {**words_of(kind), **rule}
+
+    return st.builds(other, st.sampled_from(OTHERS), error_rules())
 
 
 def map_of(inner: list[Shaped], items: int, concurrency: int, rule: Shaped, item_rule: str) -> Shaped:
