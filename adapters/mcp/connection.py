@@ -31,7 +31,7 @@ from .http import Sink
 from .open import Ended, OpenRequest, Question, Said
 from .relay import Answered, Ask, Asked, Notify, RelaySession, Reply, ServerFacts, SessionGone
 from .session import Client, McpSession, SessionEvents
-from .target import Target
+from .target import LENDABLE, OUR_CAPABILITIES, Target
 from .tasks import RemoteTask
 from .upstream import Upstream
 
@@ -72,13 +72,13 @@ class McpConnection:
         self._card = card
         self._tasks = tasks
         self._on_changed = on_changed
-        self._watchers: list[Callable[[str, JsonObject], None]] = []
+        self._watchers: list[tuple[Callable[[str, JsonObject], None], Callable[[], None]]] = []
         self._waiting: dict[str, OpenRequest] = {}
         self._checks: dict[tuple[Kind, str], ArgumentCheck] = {}
         self._header_maps: dict[str, Mapping[tuple[str, ...], str]] = {}
         self._result_checks: dict[str, ResultCheck] = {}
-        self._upstream = Upstream(self._open, label=target.label)
-        tasks.start_soon(self._upstream.run, name=f"owner of the session to {target.label}")
+        self._upstream = self._owned(frozenset())
+        self._lending: dict[frozenset[str], Upstream] = {}
 
     # Connection
 
@@ -298,10 +298,14 @@ class McpConnection:
         """Return how the shared session is (`interhub.adapters.condition.Conditioned`)."""
         return self._upstream.condition()
 
-    @property
-    def current(self) -> McpSession | None:
-        """The shared session, if one is open now: for requests that go directly (`McpSession.begin`)."""
-        return self._upstream.current
+    def current(self, answers: Collection[str] = ()) -> McpSession | None:
+        """Return the shared session, if one is open now: for requests that go directly (`McpSession.begin`)."""
+        session = self._upstream.current
+        lent = LENDABLE.keys() & set(answers)
+        if session is None or session.modern or not lent:
+            return session
+        lending = self._lending.get(frozenset(lent))
+        return lending.current if lending is not None else None
 
     # The direct way
 
@@ -371,23 +375,51 @@ class McpConnection:
         async with self._target.session(_Standalone(notify, ask), version=version, client=client) as session:
             yield _OwnSession(session)
 
-    def watch(self, listener: Callable[[str, JsonObject], None]) -> Callable[[], None]:
-        """Have a listener called with what the server says on the shared session about no request."""
-        self._watchers.append(listener)
-        return lambda: self._watchers.remove(listener) if listener in self._watchers else None
+    def watch(self, listener: Callable[[str, JsonObject], None], lost: Callable[[], None]) -> Callable[[], None]:
+        """Have a listener called with what the server says on shared sessions about no request, until one is lost."""
+        watcher = (listener, lost)
+        self._watchers.append(watcher)
+        return lambda: self._watchers.remove(watcher) if watcher in self._watchers else None
 
-    # The shared session
+    # The shared sessions
+
+    def _owned(self, lent: frozenset[str]) -> Upstream:
+        """Return a shared session that is opened on demand, and begin to own it."""
+        upstream = Upstream(partial(self._open, lent), label=self._label)
+        self._tasks.start_soon(upstream.run, name=f"owner of the session to {self._label}")
+        return upstream
+
+    async def _upstream_for(self, answers: Collection[str]) -> Upstream:
+        """Return the shared session of callers that answer these methods.
+
+        A server of the older era is told once, in the handshake, what can be asked. So callers that lend it a model or
+        folders have a session, and over stdio a process, apart from those that do not: see `LENDABLE`.
+        """
+        lent = frozenset(LENDABLE.keys() & set(answers))
+        if not lent or (await self._upstream.session()).modern:
+            return self._upstream
+        if lent not in self._lending:
+            self._lending[lent] = self._owned(lent)
+        return self._lending[lent]
 
     @asynccontextmanager
-    async def _open(self) -> AsyncGenerator[McpSession]:
+    async def _open(self, lent: frozenset[str]) -> AsyncGenerator[McpSession]:
         events = _Shared(self._heard)
-        async with self._target.session(events) as session:
+        offered = Client(
+            info=self._target.client_info,
+            capabilities={**OUR_CAPABILITIES, **{LENDABLE[method]: {} for method in lent}},
+        )
+        async with self._target.session(events, client=offered) as session:
             log.info("mcp_connected", agent=self._label, version=session.version)
-            async with anyio.create_task_group() as tasks:
-                if session.modern and self._on_changed is not None:
-                    tasks.start_soon(self._listen, session, events)
-                yield session
-                tasks.cancel_scope.cancel()
+            try:
+                async with anyio.create_task_group() as tasks:
+                    if session.modern and self._on_changed is not None:
+                        tasks.start_soon(self._listen, session, events)
+                    yield session
+                    tasks.cancel_scope.cancel()
+            finally:
+                for _, lost in list(self._watchers):
+                    lost()
 
     async def _listen(self, session: McpSession, events: "_Shared") -> None:
         """Keep a subscription to the server's changes open while the session lasts."""
@@ -406,7 +438,7 @@ class McpConnection:
             await anyio.sleep(min(0.5 * 2**failures, 10.0))
 
     def _heard(self, method: str, params: JsonObject) -> None:
-        for listener in list(self._watchers):
+        for listener, _ in list(self._watchers):
             listener(method, params)
         if method in CHANGES and self._on_changed is not None:
             self._on_changed(self._label, method)
@@ -447,15 +479,17 @@ class McpConnection:
             request.done.set()
 
     async def _request(
-        self, sink: Sink, method: str, params: JsonObject, headers: Mapping[str, str] | None
+        self, request: OpenRequest, method: str, params: JsonObject, headers: Mapping[str, str] | None
     ) -> dict[str, Any]:
-        """Send a request over the shared session, once more on a new one where the server had forgotten the old one."""
-        session = await self._upstream.session()
+        """Send a request over a shared session, once more on a new one where the server had forgotten the old one."""
+        sink: Sink = request
+        upstream = await self._upstream_for(request.answers)
+        session = await upstream.session()
         try:
             return await session.request(method, params, sink=sink, headers=headers)
         except SessionGone:
-            self._upstream.drop(session)
-        session = await self._upstream.session()
+            upstream.drop(session)
+        session = await upstream.session()
         return await session.request(method, params, sink=sink, headers=headers)
 
     async def _follow(self, request: OpenRequest, notify: Notify) -> Reply:

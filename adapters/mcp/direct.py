@@ -224,6 +224,10 @@ class DirectExchange:
     async def _more(self) -> None:
         """Wait until more has come; where a stream ended too soon, ask for the rest of it."""
         response = self._response
+        if response is not None and response.ended:
+            self._read(response)  # what came, and the end, between the last look and the handing over
+            if self.done or self._events:
+                return
         if response is None:
             await self.settled(SILENCE_S)
         elif not response.ended:

@@ -73,7 +73,8 @@ class OpenRequest:
         self.done = anyio.Event()
         """Set when nothing of it is left at the server's end."""
         self.questions: dict[str, Question] = {}
-        self._answers = answers
+        self.answers = answers
+        """The methods that the caller answers."""
         self._recorded = list(recorded)
         self._patience_s = patience_s
         self._events: deque[Event] = deque()
@@ -108,7 +109,7 @@ class OpenRequest:
         Raises:
             MCPError: it is nothing that the caller can answer, or nobody did in time.
         """
-        if method not in self._answers:
+        if method not in self.answers:
             raise MCPError(METHOD_NOT_FOUND, f"{method} is not offered to this server")
         for index, (request, result) in enumerate(self._recorded):
             if _same(request, {"method": method, "params": params}):

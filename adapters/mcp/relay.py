@@ -139,9 +139,8 @@ class Beginner(Protocol):
 class McpRelay(Protocol):
     """A connection over which MCP can be relayed."""
 
-    @property
-    def current(self) -> Beginner | None:
-        """The shared session, if one is open now."""
+    def current(self, answers: Collection[str] = ()) -> Beginner | None:
+        """Return the shared session of callers that answer these methods, if one is open now."""
         ...
 
     async def facts(self) -> ServerFacts:
@@ -165,7 +164,8 @@ class McpRelay(Protocol):
         """Send a request on over the shared session, as it is.
 
         `headers` are the client's `Mcp-Param-*`. `owner` names who may answer, should the server ask; `answers` are the
-        methods that can be asked, any other is refused at once.
+        methods that can be asked, any other is refused at once; a server of the older era is told of them in a
+        session that is shared with callers that answer the same.
 
         Raises:
             MCPError: the server answered with an error.
@@ -195,10 +195,10 @@ class McpRelay(Protocol):
         """
         ...
 
-    def watch(self, listener: Callable[[str, JsonObject], None]) -> Callable[[], None]:
-        """Have a listener called with every notification of the shared session that belongs to no request.
+    def watch(self, listener: Callable[[str, JsonObject], None], lost: Callable[[], None]) -> Callable[[], None]:
+        """Have a listener called with every notification of shared sessions that belongs to no request.
 
-        Returns what ends that.
+        `lost` is called when a session has ended: what was subscribed to on it is not any more. Returns what ends that.
         """
         ...
 

@@ -402,11 +402,13 @@ class McpSession:
             return exchange
         subscriptions = [id(listening) for listening in self._listening.values()]
         live = [
-            (exchange, exchange.sink.owner)
+            (exchange, exchange.sink)
             for exchange in self._live.values()
-            if exchange.sink is not None and not exchange.sink.waiting and id(exchange) not in subscriptions
+            if exchange.sink is not None and id(exchange) not in subscriptions
         ]
-        return live[-1][0] if len({owner for _, owner in live}) == 1 else None
+        # One that waits for an answer says nothing meanwhile, unless it asks several things at once.
+        live = [(exchange, sink) for exchange, sink in live if not sink.waiting] or live
+        return live[-1][0] if len({sink.owner for _, sink in live}) == 1 else None
 
     async def on_request(
         self, context: DispatchContext[TransportContext], method: str, params: Mapping[str, Any] | None

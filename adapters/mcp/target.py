@@ -17,8 +17,9 @@ from .stdio import StdioServer
 from .tasks import TASKS
 
 OUR_CAPABILITIES: JsonObject = {"elicitation": {"form": {}, "url": {}}, "extensions": {TASKS: {}}}
-"""What we offer servers on shared sessions: to put questions to people, and to follow tasks. We lend them no model and
-no folders."""
+"""What we offer servers on shared sessions: to put questions to people, and to follow tasks."""
+LENDABLE: Mapping[str, str] = {"sampling/createMessage": "sampling", "roots/list": "roots"}
+"""What we have not ourselves, and offer where every caller of a session does: its capability, by the method."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,7 @@ from interhub.agent_cards import JsonObject
 from interhub.hub.dispatch import Pass
 
 from .agent_hub import AgentHub
-from .agent_relay import USES, Relay, modernized, unenveloped
+from .agent_relay import USES, Relay, askable, modernized, unenveloped
 from .carried import carry, keeps_session, leave, parent_of
 from .entrance import Inbound, Shortcut
 
@@ -55,13 +55,16 @@ class DirectRelay:
         return await self._of_legacy(inbound, relay, manager)
 
     async def _of_modern(self, inbound: Inbound, relay: Relay) -> bytes | None:
+        if _ROUNDS & inbound.params.keys():
+            return None  # a round of a question, whose state is to be opened
         if inbound.method == "tools/call" and not _params_agree(inbound, relay):
             return None
         held = self._hub.hold(relay.agent)
         if held is None:
             return None
         try:
-            session = held.connection.current if isinstance(held.connection, McpConnection) else None
+            connection = held.connection
+            session = connection.current(askable(inbound.meta)) if isinstance(connection, McpConnection) else None
             if session is None or (not session.modern and not _is_sayable(inbound)):
                 return None
             return await self._through(inbound, relay, session)
@@ -77,20 +80,18 @@ class DirectRelay:
             params["_meta"] = unenveloped(params)
         trace: Mapping[str, str] = ticket.trace if ticket is not None else dict[str, str]()
         repeatable = _is_repeatable(inbound, relay)
-        begun = session.begin(
-            inbound.method, params, headers=_param_headers(inbound), trace=trace, repeatable=repeatable
-        )
+        headers = _param_headers(inbound) if session.modern else {}
+        begun = session.begin(inbound.method, params, headers=headers, trace=trace, repeatable=repeatable)
         if begun is None:
             return None
         result = await carry(inbound, begun, ticket)
         if result is None:
             return None
-        kind = result.get("resultType", "complete")
-        if session.modern and kind not in ("complete", "input_required"):
-            leave(inbound, begun, ticket)  # an extension's
+        if session.modern and result.get("resultType", "complete") != "complete":
+            leave(inbound, begun, ticket)  # a question, whose state is to be sealed, or an extension's
             return None
         if ticket is not None:
-            ticket.end("input_required" if kind == "input_required" else "completed")
+            ticket.end("completed")
         return write_json(result if session.modern else modernized(inbound.method, result))
 
     async def _of_legacy(self, inbound: Inbound, relay: Relay, manager: StreamableHTTPSessionManager) -> bytes | None:
@@ -166,8 +167,8 @@ def _param_headers(inbound: Inbound) -> dict[str, str]:
 
 
 def _is_sayable(inbound: Inbound) -> bool:
-    """Whether a server of the older era can be asked this without more ado: no round of a question, no log wanted."""
-    return not (_ROUNDS & inbound.params.keys()) and LOG_LEVEL_META_KEY not in inbound.meta
+    """Whether a server of the older era can be asked this without more ado: no log is wanted."""
+    return LOG_LEVEL_META_KEY not in inbound.meta
 
 
 def _is_repeatable(inbound: Inbound, relay: Relay) -> bool:

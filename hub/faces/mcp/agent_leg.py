@@ -11,6 +11,7 @@ from mcp.shared.exceptions import MCPError
 from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS, LATEST_HANDSHAKE_VERSION
 
 from interhub.adapters import AdapterError, Principal, RemoteRefused
+from interhub.adapters.backoff import Backoff
 from interhub.adapters.mcp.relay import Answered, Begun, McpRelay, RelaySession, Reply, ServerFacts, SessionGone
 from interhub.agent_cards import JsonObject
 
@@ -18,6 +19,9 @@ from .agent_hub import AgentHub, gone, relay_of
 from .agent_wire import OURS, RESERVED, SUBSCRIPTION_ID, Context, ask, meta_of, params_of, said, tell, tell_session
 
 _MOST_ROUNDS = 32
+_LISTEN_S = 5.0
+"""How long a subscription is waited for before its client is answered all the same."""
+_RELISTEN = Backoff(first_s=0.2, cap_s=30.0)
 
 log = structlog.get_logger()
 
@@ -26,10 +30,22 @@ class Leg:
     """The way of one client of the older era to the server, for as long as its session lasts."""
 
     def __init__(
-        self, hub: AgentHub, agent_id: str, principal: Principal, ctx: Context, modern_only: anyio.Event
+        self,
+        hub: AgentHub,
+        agent_id: str,
+        principal: Principal,
+        ctx: Context,
+        modern_only: anyio.Event,
+        param_headers: Callable[[Mapping[str, Any]], dict[str, str]],
     ) -> None:
+        """Take whose way it is and the request that it begins with.
+
+        `modern_only` is set once the server was found to have no handshake; `param_headers` gives the headers that a
+        modern server wants with a call, from its parameters.
+        """
         params = params_of(ctx)
         self._modern_only = modern_only
+        self._param_headers = param_headers
         self._hub = hub
         self._agent_id = agent_id
         self._principal = principal
@@ -47,6 +63,7 @@ class Leg:
         self._log_level = ""
         self._resources: set[str] = set()
         self._relisten = anyio.Event()
+        self._unheard: list[anyio.Event] = []
         self._mending = anyio.Lock()
 
     async def run(self, *, task_status: anyio.abc.TaskStatus[None]) -> None:
@@ -144,11 +161,12 @@ class Leg:
         """
         if self._session is not None:
             return self._session.direct.begin(method, params, trace=trace, repeatable=repeatable)
-        upstream = self._shared.current if self._shared is not None else None
+        upstream = self._shared.current() if self._shared is not None else None
         if upstream is None or not upstream.modern:
             return None
+        headers = self._param_headers(params) if method == "tools/call" else {}
         params["_meta"] = self._envelope(params)
-        return upstream.begin(method, params, trace=trace, repeatable=repeatable)
+        return upstream.begin(method, params, headers=headers, trace=trace, repeatable=repeatable)
 
     def shown(self, result: dict[str, Any]) -> dict[str, Any] | None:
         """Return a result as this client is shown it; None where the client is to be asked something first."""
@@ -205,34 +223,66 @@ class Leg:
             tasks.cancel_scope.cancel()
 
     async def _listen(self, upstream: McpRelay) -> None:
-        """Keep a subscription open whose events are told to the client as they were told in its era."""
-        while True:
-            self._relisten = anyio.Event()
-            wanted: dict[str, Any] = {
-                f"{name}ListChanged": True
-                for name in ("tools", "prompts", "resources")
-                if self._facts is not None
-                and name in cast("Mapping[str, Any]", self._facts.answer.get("capabilities", {}))
-            }
-            if self._resources:
-                wanted["resourceSubscriptions"] = sorted(self._resources)
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(self._listen_once, upstream, wanted)
+        """Keep a subscription open whose events are told to the client as they were told in its era.
+
+        When the client subscribes to more, the next one is there before the last one ends, so that nothing is missed.
+        """
+        async with anyio.create_task_group() as tasks:
+            last: anyio.CancelScope | None = None
+            while True:
+                self._relisten = anyio.Event()
+                waiting, self._unheard = self._unheard, []
+                heard, scope = anyio.Event(), anyio.CancelScope()
+                tasks.start_soon(self._listen_on, upstream, self._wanted(), heard, scope)
+                with anyio.move_on_after(_LISTEN_S):
+                    await heard.wait()
+                if last is not None:
+                    last.cancel()
+                last = scope
+                for each in waiting:
+                    each.set()
                 await self._relisten.wait()
-                tasks.cancel_scope.cancel()
 
-    async def _listen_once(self, upstream: McpRelay, wanted: Mapping[str, Any]) -> None:
+    def _wanted(self) -> dict[str, Any]:
+        names: Mapping[str, Any] = {}
+        if self._facts is not None:
+            names = cast("Mapping[str, Any]", self._facts.answer.get("capabilities", {}))
+        wanted: dict[str, Any] = {
+            f"{name}ListChanged": True for name in ("tools", "prompts", "resources") if name in names
+        }
+        if self._resources:
+            wanted["resourceSubscriptions"] = sorted(self._resources)
+        return wanted
+
+    async def _listen_on(
+        self, upstream: McpRelay, wanted: Mapping[str, Any], heard: anyio.Event, scope: anyio.CancelScope
+    ) -> None:
+        """Listen, again after each loss, until cancelled or the server refuses."""
+        failures = 0
+
         async def notify(method: str, params: JsonObject) -> None:
-            if method != "notifications/subscriptions/acknowledged":
-                meta = {key: value for key, value in meta_of(params).items() if key != SUBSCRIPTION_ID}
-                rest = {key: value for key, value in params.items() if key != "_meta"}
-                await self._say(method, {**rest, **({"_meta": meta} if meta else {})})
+            nonlocal failures
+            if method == "notifications/subscriptions/acknowledged":
+                failures = 0
+                heard.set()
+                return
+            meta = {key: value for key, value in meta_of(params).items() if key != SUBSCRIPTION_ID}
+            rest = {key: value for key, value in params.items() if key != "_meta"}
+            await self._say(method, {**rest, **({"_meta": meta} if meta else {})})
 
-        try:
-            sent = {"notifications": wanted}
-            await upstream.send("subscriptions/listen", sent, owner=self._principal.key, notify=notify)
-        except (MCPError, AdapterError) as error:
-            log.debug("mcp_relay_listen_ended", agent=self._agent_id, why=str(error))
+        with scope:
+            while wanted:
+                try:
+                    sent = {"notifications": wanted}
+                    await upstream.send("subscriptions/listen", sent, owner=self._principal.key, notify=notify)
+                except MCPError as error:
+                    log.info("mcp_relay_listen_refused", agent=self._agent_id, why=error.message)
+                    break
+                except AdapterError as error:
+                    log.debug("mcp_relay_listen_lost", agent=self._agent_id, why=str(error))
+                failures += 1
+                await anyio.sleep(_RELISTEN.wait_s(failures))
+        heard.set()
 
     async def _bridged(self, ctx: Context) -> dict[str, Any]:
         upstream = self._shared
@@ -246,7 +296,11 @@ class Leg:
             case "resources/subscribe" | "resources/unsubscribe":
                 uri = str(params.get("uri", ""))
                 (self._resources.add if ctx.method.endswith("/subscribe") else self._resources.discard)(uri)
+                heard = anyio.Event()
+                self._unheard.append(heard)
                 self._relisten.set()
+                with anyio.move_on_after(_LISTEN_S):
+                    await heard.wait()
                 return {}
             case _:
                 pass
@@ -254,9 +308,11 @@ class Leg:
         async def notify(method: str, note: JsonObject) -> None:
             await tell(ctx, method, note)
 
+        headers = self._param_headers(params) if ctx.method == "tools/call" else {}
         params["_meta"] = self._envelope(params)
         for _ in range(_MOST_ROUNDS):
-            result = result_of(await upstream.send(ctx.method, params, owner=self._principal.key, notify=notify))
+            reply = await upstream.send(ctx.method, params, owner=self._principal.key, notify=notify, headers=headers)
+            result = result_of(reply)
             if result.get("resultType") != "input_required":
                 return _aged(result)
             answers: dict[str, Any] = {}
@@ -268,7 +324,6 @@ class Leg:
             if answers:
                 params["inputResponses"] = answers
         raise MCPError(types.INTERNAL_ERROR, f"the server asked more than {_MOST_ROUNDS} times in one request")
-
 
     def _envelope(self, params: Mapping[str, Any]) -> dict[str, Any]:
         """Return a request's `_meta` with what the newer era wants in it."""

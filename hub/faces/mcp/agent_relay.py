@@ -20,13 +20,14 @@ from mcp.server.context import CallNext, HandlerResult
 from mcp.server.lowlevel.server import Server
 from mcp.server.subscriptions import InMemorySubscriptionBus, ListenHandler
 from mcp.shared.exceptions import MCPError
-from mcp.shared.inbound import x_mcp_header_map
+from mcp.shared.inbound import mcp_param_headers, x_mcp_header_map
 from mcp.shared.subscriptions import event_from_wire
 from mcp_types.methods import CACHEABLE_METHODS
 from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS, MODERN_PROTOCOL_VERSIONS
 
 from interhub.adapters import Call, Principal
 from interhub.adapters.mcp.relay import Asked, McpRelay, ServerFacts
+from interhub.adapters.mcp.target import LENDABLE
 from interhub.adapters.mcp.tasks import name_header
 from interhub.agent_cards import Capability, JsonObject, Kind
 from interhub.hub.dispatch import began
@@ -46,6 +47,8 @@ from .agent_wire import (
     said,
     tell,
 )
+from .sealing import audience_of, sealing
+from .subscriptions import Subscriptions
 from .task_ids import TaskIds
 from .tasks import TASK_METHODS, check_name
 from .turn import principal_of
@@ -57,6 +60,7 @@ USES = {
 }
 """The methods that use a capability, which the policy decides on and the audit log records."""
 _ASKABLE = {"elicitation": "elicitation/create", "sampling": "sampling/createMessage", "roots": "roots/list"}
+"""What a client can be asked, by the capability that says so."""
 _QUESTION = "question"
 _PARAM_HEADER = "mcp-param-"
 
@@ -67,7 +71,7 @@ class Relay:
     """One MCP server behind the hub, as a server of the SDK whose every answer is the upstream's."""
 
     def __init__(self, hub: AgentHub, agent: Agent, tasks: anyio.abc.TaskGroup, *, state_key: bytes) -> None:
-        """Take the hub and the agent; `state_key` marks the ids of the agent's tasks."""
+        """Take the hub and the agent; `state_key` seals the agent's states, and marks the ids of its tasks."""
         self._hub = hub
         self._task_ids = TaskIds(state_key, agent=f"{agent.tenant}/{agent.id}")
         self._tasks = tasks
@@ -75,6 +79,7 @@ class Relay:
         self._bus = InMemorySubscriptionBus()
         self._listen = ListenHandler(self._bus)
         self._tools = ToolFacts(agent)
+        self._subscriptions = Subscriptions()
         self._refuses_handshake = anyio.Event()
         """Set once the server has been found to speak the newer era only."""
         self.legs: dict[str, Leg] = {}
@@ -82,6 +87,7 @@ class Relay:
         self.server: Server[Any] = Server(
             agent.id, version=agent.card.version, get_tool_input_schema=self._input_schema
         )
+        self.server.middleware.append(sealing(state_key, audience=audience_of(agent)))
         self.server.middleware.append(self._serve)
 
     @property
@@ -94,6 +100,14 @@ class Relay:
     def _input_schema(self, name: str) -> dict[str, Any] | None:
         """Return what `Mcp-Param-*` headers are checked by; a tool we have not heard of is left to its server."""
         return self.tools.schemas.get(name)
+
+    def _param_headers(self, params: Mapping[str, Any]) -> dict[str, str]:
+        """Return the `Mcp-Param-*` headers of a call, which clients of the older era do not send."""
+        name, arguments = params.get("name"), params.get("arguments")
+        if name not in self.tools.with_headers or not isinstance(arguments, Mapping):
+            return {}
+        schema = self.tools.schemas[str(name)]
+        return mcp_param_headers(x_mcp_header_map(schema), cast("Mapping[str, Any]", arguments))
 
     async def _serve(self, ctx: Context, call_next: CallNext) -> HandlerResult:
         try:
@@ -143,7 +157,8 @@ class Relay:
                 return await self._modern(ctx, principal, upstream)
             raise gone(self.agent.id)
         if ctx.method == "initialize":
-            return await self._greet(ctx, Leg(self._hub, self.agent.id, principal, ctx, self._refuses_handshake))
+            way = Leg(self._hub, self.agent.id, principal, ctx, self._refuses_handshake, self._param_headers)
+            return await self._greet(ctx, way)
         leg = leg_of(ctx)
         if leg is None:
             raise MCPError(types.INVALID_REQUEST, "the session begins with `initialize`")
@@ -206,11 +221,10 @@ class Relay:
                 await tell(ctx, method, note)
 
         if question_id is None:
-            offered = [method for name, method in _ASKABLE.items() if name in _capabilities(ctx)]
-            reply = await upstream.send(ctx.method, params, owner=principal.key, notify=notify, answers=offered)
+            answers = askable(meta_of(params_of(ctx)))
+            reply = await upstream.send(ctx.method, params, owner=principal.key, notify=notify, answers=answers)
         else:
-            answers = cast("Mapping[str, JsonObject] | None", responses) or {}
-            answer = answers.get(_QUESTION)
+            answer = (cast("Mapping[str, JsonObject] | None", responses) or {}).get(_QUESTION)
             if answer is None:
                 raise MCPError(types.INVALID_PARAMS, f"inputResponses must hold the answer to {_QUESTION!r}")
             try:
@@ -239,14 +253,26 @@ class Relay:
         async def nothing(method: str, note: JsonObject) -> None:
             return None
 
-        unwatch = upstream.watch(heard)
+        async def send(method: str, uri: str) -> None:
+            if not lost.is_set():
+                await upstream.send(method, {"uri": uri}, owner=principal.key, notify=nothing, answers=answers)
+
+        answers = askable(meta_of(params_of(ctx)))
+        uris = tuple(params.notifications.resource_subscriptions or ())
+        lost = anyio.Event()
+        unwatch = upstream.watch(heard, lost.set)
         try:
-            for uri in params.notifications.resource_subscriptions or ():
-                await upstream.send("resources/subscribe", {"uri": uri}, owner=principal.key, notify=nothing)
-            result = await self._listen(ctx, params)
+            async with (
+                self._subscriptions.held(uris, session=frozenset(LENDABLE.keys() & set(answers)), send=send),
+                anyio.create_task_group() as group,
+            ):
+                group.start_soon(_cancel_when, lost, group.cancel_scope)
+                result = await self._listen(ctx, params)
+                group.cancel_scope.cancel()
+                return {"resultType": "complete", **result.model_dump(by_alias=True, mode="json", exclude_none=True)}
         finally:
             unwatch()
-        return {"resultType": "complete", **result.model_dump(by_alias=True, mode="json", exclude_none=True)}
+        raise gone(self.agent.id)  # and with it what was subscribed to; the client listens again
 
 
 class ToolFacts:
@@ -299,6 +325,12 @@ def _discovered(facts: ServerFacts) -> dict[str, Any]:
     return found
 
 
-def _capabilities(ctx: Context) -> Mapping[str, Any]:
-    offered = meta_of(params_of(ctx)).get(types.CLIENT_CAPABILITIES_META_KEY)
-    return cast("Mapping[str, Any]", offered) if isinstance(offered, Mapping) else {}
+def askable(meta: Mapping[str, Any]) -> list[str]:
+    """Return the methods that the sender of a modern request's `_meta` can be asked."""
+    offered = meta.get(types.CLIENT_CAPABILITIES_META_KEY)
+    return [method for name, method in _ASKABLE.items() if isinstance(offered, Mapping) and name in offered]
+
+
+async def _cancel_when(event: anyio.Event, scope: anyio.CancelScope) -> None:
+    await event.wait()
+    scope.cancel()

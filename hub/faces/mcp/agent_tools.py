@@ -7,7 +7,6 @@ from typing import Any
 
 import mcp_types as types
 import structlog
-from mcp.server.request_state import RequestStateBoundary, RequestStateSecurity
 from mcp.server.subscriptions import InMemorySubscriptionBus, ListenHandler, ToolsListChanged
 from mcp.shared.exceptions import MCPError
 
@@ -21,10 +20,11 @@ from .agent_wire import OURS, Context, said
 from .calls import DirectCalls
 from .content import SKILL_OUTPUT_SCHEMA, error_result, skill_result, tool_result
 from .long_calls import SKILL, TOOL, LongCalls, show_skill, show_tool
+from .sealing import audience_of, sealing
 from .server import ChangingServer
 from .tasks import RunHub, RunTasks
 from .tools import Result
-from .turn import Turn, principal_of
+from .turn import Turn
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _OFFERED = (Kind.SKILL, Kind.TOOL)
@@ -65,9 +65,7 @@ class AgentTools:
         if tasks is not None:
             tasks.serve(self.server)
         self.server.add_notification_handler("notifications/initialized", types.NotificationParams, self._greeted)
-        # Bound to the principal here: the SDK's own way looks for a token that only its own middleware sets.
-        security = RequestStateSecurity(keys=[state_key], bind_principal=_principal_key)
-        self.server.middleware.append(RequestStateBoundary(security, default_audience=f"{agent.tenant}/{agent.id}"))
+        self.server.middleware.append(sealing(state_key, audience=audience_of(agent)))
 
     async def update(self, agent: Agent) -> None:
         """Take the agent as it is now, and tell those who listen when its tools are others."""
@@ -125,10 +123,6 @@ class AgentTools:
         if check is None:
             check = self._checks[name] = ArgumentCheck(capability.input_schema, label=name)
         return check
-
-
-def _principal_key(ctx: Context) -> str:
-    return principal_of(ctx).key
 
 
 def tool_names(agent: Agent) -> dict[str, Capability]:

@@ -12,7 +12,6 @@ import anyio
 import mcp_types as types
 from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
 from mcp.server.auth.provider import AccessToken
-from mcp.server.request_state import RequestStateBoundary, RequestStateSecurity
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 from mcp.server.transport_security import TransportSecuritySettings
 from mcp.shared.exceptions import MCPError
@@ -34,13 +33,11 @@ from .lists import Lists
 from .long_calls import SKILL, TOOL, LongCalls, show_skill
 from .offered import Offered, show_offered_tool
 from .profiles import Profiles
+from .sealing import sealing
 from .server import ChangingServer
 from .tasks import RunTasks
 from .tools import OwnTools, whole
-from .turn import Context, principal_of
-
-STATE_TTL_S = 24 * 3600.0
-"""How long a person may take over a question that a retried request answers."""
+from .turn import Context
 
 
 class McpFace:
@@ -101,8 +98,7 @@ class McpFace:
         self._server.add_notification_handler(
             "notifications/initialized", types.NotificationParams, self._changes.initialized
         )
-        security = RequestStateSecurity(keys=[state_key], ttl=STATE_TTL_S, bind_principal=_principal_key)
-        self._server.middleware.append(RequestStateBoundary(security, default_audience=hub.info.name))
+        self._server.middleware.append(sealing(state_key, audience=hub.info.name))
         self._server.middleware.append(self._lists.middleware)
         self._sessions = StreamableHTTPSessionManager(
             self._server,
@@ -215,7 +211,3 @@ def mcp_face(
 async def _listed_before(ctx: Context, params: types.PaginatedRequestParams | None) -> NoReturn:
     """Stand for the lists, so that the server says that it has them: the middleware has served them before."""
     raise MCPError(types.INVALID_PARAMS, "this list request is not in order")
-
-
-def _principal_key(ctx: Context) -> str:
-    return principal_of(ctx).key
