@@ -133,6 +133,8 @@ class InputRequired:
     """The protocol's own request, so that a relay of the same protocol loses nothing."""
     requests: tuple[InputRequest, ...] = ()
     """Where several things are asked at once: each of them. The rest then says them together (see `several`)."""
+    approval: bool = False
+    """Only yes or no is wanted."""
 
     @staticmethod
     def several(

@@ -133,7 +133,7 @@ class Dispatcher:
         self._adapters = adapters
         self._pool = pool
         self._policy = policy
-        self._audit = audit
+        self.audit = audit
         self._witness = witness
 
     def adapter(self, name: str) -> Adapter:
@@ -164,7 +164,7 @@ class Dispatcher:
             case Deny():
                 refusal = NotAllowed(f"{call.capability or 'a call'} of agent {agent.id}", decision.why)
             case Ask():
-                why = f"{decision.why}; a person must approve it: use `delegate`"
+                why = f"{decision.why}; a person must approve it first, who cannot be asked here: use `delegate`"
                 refusal = NotAllowed(f"{call.capability or 'a call'} of agent {agent.id}", why)
         self.record(agent, call, decision="deny" if isinstance(decision, Deny) else "ask", outcome="refused")
         raise refusal
@@ -255,7 +255,7 @@ class Dispatcher:
 
     def record(self, agent: Agent, call: Call, *, decision: str, outcome: str, started: float | None = None) -> None:
         """Append one audit record of a call."""
-        self._audit.append(
+        self.audit.append(
             AuditRecord(
                 at=datetime.now(UTC),
                 tenant=call.principal.tenant,

@@ -1,9 +1,12 @@
 """Who may do what: asked before every call, with the exact arguments."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
+from fnmatch import fnmatchcase
 from typing import Protocol, TypeAlias
 
-from interhub.adapters import Call
+from interhub.adapters import Call, Principal
 from interhub.registry import Agent
 
 
@@ -23,9 +26,13 @@ class Deny:
 
 @dataclass(frozen=True)
 class Ask:
-    """Ask a person first; in a run it becomes a question, on the direct path it is refused with this reason."""
+    """Ask a person first."""
 
     why: str
+    answer_by: tuple[str, ...] = ()
+    """Who may answer, as `matches` takes it; nobody named: whoever asked for what is to be done."""
+    within_s: float | None = None
+    """Seconds that the question waits for its answer; None for as long as questions do."""
 
 
 Decision: TypeAlias = Allow | Deny | Ask
@@ -46,4 +53,88 @@ class TenantPolicy:
         """Allow what stays within the caller's tenant."""
         if agent.tenant != call.principal.tenant:
             return Deny(f"agent {agent.id} belongs to another tenant")
-        return Allow("same tenant")
+        return _SAME_TENANT
+
+
+_SAME_TENANT = Allow("same tenant")
+
+
+class Effect(StrEnum):
+    """What a rule does."""
+
+    ALLOW = "allow"
+    DENY = "deny"
+    ASK = "ask"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    """What holds for some callers, agents and capabilities. `*` stands for anything, `?` for one character."""
+
+    effect: Effect
+    principals: tuple[str, ...] = ("*",)
+    """Subjects, or `tenant/subject`."""
+    agents: tuple[str, ...] = ("*",)
+    capabilities: tuple[str, ...] = ("*",)
+    why: str = ""
+    answer_by: tuple[str, ...] = ()
+    """With `ask`: who may answer."""
+    expires_s: float | None = None
+    """With `ask`: seconds that the question waits."""
+
+    def covers(self, principal: Principal, agent_id: str, capability: str) -> bool:
+        """Whether the rule is about this."""
+        return (
+            matches(principal, self.principals)
+            and any(fnmatchcase(agent_id, glob) for glob in self.agents)
+            and any(fnmatchcase(capability, glob) for glob in self.capabilities)
+        )
+
+    def decision(self) -> Decision:
+        """Return what it decides."""
+        match self.effect:
+            case Effect.ALLOW:
+                return Allow(self.why)
+            case Effect.DENY:
+                return Deny(self.why or "a rule of the hub's policy forbids it")
+            case Effect.ASK:
+                why = self.why or "a rule of the hub's policy wants a person asked"
+                return Ask(why, self.answer_by, self.expires_s)
+
+
+class RulePolicy:
+    """The operator's rules, of which the first that is about a call decides; what none is about, `otherwise` decides.
+
+    What `otherwise` denies, no rule allows.
+    """
+
+    def __init__(self, rules: Sequence[Rule], otherwise: Policy) -> None:
+        self._rules = tuple((rule, rule.decision()) for rule in rules)
+        self._otherwise = otherwise
+        self._known: dict[tuple[str, str, str, str], Decision | None] = {}
+
+    def decide(self, agent: Agent, call: Call) -> Decision:
+        """Return what the first rule says."""
+        decided = self._otherwise.decide(agent, call)
+        if isinstance(decided, Deny) or not self._rules:
+            return decided
+        who = call.principal
+        key = (who.tenant, who.subject, agent.id, call.capability)
+        try:
+            ruled = self._known[key]
+        except KeyError:
+            if len(self._known) >= _KEPT:
+                self._known.clear()
+            ruled = self._known[key] = next(
+                (decision for rule, decision in self._rules if rule.covers(who, agent.id, call.capability)), None
+            )
+        return decided if ruled is None else ruled
+
+
+_KEPT = 10_000
+"""Decisions that are remembered."""
+
+
+def matches(principal: Principal, globs: Sequence[str]) -> bool:
+    """Whether a principal is one of those named: by its subject, or as `tenant/subject`."""
+    return any(fnmatchcase(principal.key if "/" in glob else principal.subject, glob) for glob in globs)

@@ -31,10 +31,12 @@ from .audit import AuditLog, AuditRecord
 from .bus import Bus, NoBus
 from .discovery import Discovery, FromDocument, Source
 from .dispatch import Dispatcher, Pass
-from .errors import BadRequest, CapabilityNotFound, shown
+from .errors import BadRequest, CapabilityNotFound, QuestionNotFound, shown
+from .policy import Ask
 from .roster import Roster
-from .supervisor.run import Answer, Assignment, Event, Run, RunFilter, RunPage, RunState
+from .supervisor.run import Answer, Approval, Assignment, Event, Run, RunFilter, RunPage, RunState
 from .supervisor.supervisor import Supervisor
+from .supervisor.waits import Signal
 
 log = structlog.get_logger()
 
@@ -194,7 +196,7 @@ class Hub:
         trace: Mapping[str, str] | None = None,
         meta: JsonObject | None = None,
     ) -> Outcome:
-        """Use one capability of one agent, now, without a durable run.
+        """Use one capability of one agent, now, without a durable run; unless a person must approve it first.
 
         Raises:
             AgentNotFound, CapabilityNotFound: there is no such thing.
@@ -218,7 +220,13 @@ class Hub:
             trace=trace or {},
             meta=meta or {},
         )
+        if self.asks_first(agent, call):
+            return await self._supervisor.ask_first(agent, call, report)
         return await self._dispatcher.call(agent, call, report)
+
+    def asks_first(self, agent: Agent, call: Call) -> bool:
+        """Whether the policy wants a person asked before this call: `call` then makes it a run, which asks."""
+        return isinstance(self._dispatcher.decide(agent, call), Ask)
 
     async def connection(self, principal: Principal, agent_id: str) -> tuple[Agent, Connection]:
         """Return an agent and the pooled connection to it: for a relay, which admits each request itself.
@@ -342,11 +350,49 @@ class Hub:
 
         Raises:
             RunNotFound: there is none of that id, or it is somebody else's.
-            QuestionNotFound: nothing is asked, several things are, or somebody was first.
+            QuestionNotFound: nothing is asked, several things are, somebody was first, or it has expired.
+            NotAllowed: it is for others to answer.
         """
-        run = await self._supervisor.answer(answer.by, run_id, answer, question_id=question_id)
-        self._note(answer.by, "answer", run_id, detail={"question": question_id, "accepted": answer.accepted})
-        return run
+        return await self._supervisor.answer(answer.by, run_id, answer, question_id=question_id)
+
+    async def approvals(
+        self, principal: Principal, *, state: str | None = "open", limit: int = 100
+    ) -> tuple[Approval, ...]:
+        """Return what the caller may answer, and what its own runs ask, newest first; None is any state."""
+        return await self._supervisor.approvals(principal, state=state, limit=limit)
+
+    async def approval(self, principal: Principal, question_id: str) -> Approval:
+        """Return one question.
+
+        Raises:
+            QuestionNotFound: there is none of that id that the caller may see.
+        """
+        found = await self._supervisor.approvals(principal, state=None, question_id=question_id)
+        if not found:
+            why = f"there is no question {shown(question_id)}; see `interhub approvals list`"
+            raise QuestionNotFound("", question_id, why)
+        return found[0]
+
+    async def approve(self, answer: Answer, question_id: str) -> Run:
+        """Answer a question by its id alone.
+
+        Raises:
+            QuestionNotFound: there is none of that id that the caller may see, somebody was first, or it has expired.
+            NotAllowed: it is for others to answer.
+            BadRequest: the answer does not fit.
+        """
+        found = await self.approval(answer.by, question_id)
+        return await self.answer(found.question.run_id, answer, question_id=question_id)
+
+    async def deliver(self, signal: Signal) -> tuple[str, ...]:
+        """Deliver an event to every step of its tenant's runs that waits for it; returns these runs' ids.
+
+        The same event again reaches nobody twice.
+
+        Raises:
+            DatabaseUnusable: the database cannot be written; nobody was told.
+        """
+        return await self._supervisor.deliver(signal)
 
     # Inside
 

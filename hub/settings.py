@@ -128,6 +128,64 @@ class Profile(Section):
     )
 
 
+class Rule(Section):
+    """One rule of the policy: what holds for some callers, agents and capabilities."""
+
+    effect: Literal["allow", "deny", "ask"] = Field(description="What it does; `ask` has a person asked before.")
+    principals: tuple[str, ...] = Field(
+        default=("*",), description="The callers, by subject or as `tenant/subject`; `*` stands for anything."
+    )
+    agents: tuple[str, ...] = Field(default=("*",), description="The agents, by id; `*` stands for anything.")
+    capabilities: tuple[str, ...] = Field(
+        default=("*",), description="Their skills, tools, prompts and resources, by name; `*` stands for anything."
+    )
+    why: str = Field(default="", description="The reason, for whoever is refused or asked.")
+    answer_by: tuple[str, ...] = Field(
+        default=(), description="With `ask`: who may answer, like `principals`; none means whoever wants it done."
+    )
+    expires_s: float | None = Field(
+        default=None, gt=0, le=365 * 24 * 3600, description="With `ask`: seconds that the question waits."
+    )
+
+    @model_validator(mode="after")
+    def _only_asks_are_answered(self) -> Self:
+        if self.effect != "ask" and (self.answer_by or self.expires_s is not None):
+            raise ValueError(f"answer_by and expires_s are for `ask`, not for `{self.effect}`")
+        return self
+
+
+class Policy(Section):
+    """Who may use what, and what a person is asked before. The first rule that is about a call decides on it."""
+
+    rules: tuple[Rule, ...] = Field(default=(), description="In order; what none is about is allowed in the tenant.")
+    question_expires_s: float = Field(
+        default=30 * 24 * 3600.0,
+        gt=0,
+        le=365 * 24 * 3600,
+        description="Seconds that a question of a run waits, where neither its step nor its rule says how long.",
+    )
+
+
+class Guards(Section):
+    """What the whole tree of one delegation may use, over every hop. Plans and callers may only ask for less."""
+
+    depth: int = Field(default=8, ge=0, le=64, description="Levels of delegation, one below the other.")
+    calls: int = Field(default=10_000, ge=1, description="Calls of agents in all.")
+    fan_out: int = Field(default=1_000, ge=1, description="Calls that one agent may make in one call of it.")
+    wall_s: float | None = Field(
+        default=None, gt=0, le=10 * 365 * 24 * 3600, description="Seconds on the clock, waiting for people included."
+    )
+    tokens: int | None = Field(default=None, ge=1, description="Tokens, in and out, as far as agents say.")
+    cost_usd: float | None = Field(default=None, gt=0, description="US dollars, as far as agents say.")
+    cycles: bool = Field(
+        default=False, description="Whether an agent may be called again below itself (A calls B, B calls A)."
+    )
+    marked: tuple[str, ...] = Field(
+        default=(),
+        description="Subjects whose every call must say which delegation it belongs to: the keys that agents use.",
+    )
+
+
 class Replicas(Section):
     """Several hubs on one PostgreSQL database."""
 
@@ -394,6 +452,8 @@ class Settings(BaseSettings):
     mcp: Mcp = Mcp()
     a2a: A2a = A2a()
     workers: Workers = Workers()
+    policy: Policy = Policy()
+    guards: Guards = Guards()
     replicas: Replicas = Replicas()
     queues: Queues = Queues()
     retention: Retention = Retention()

@@ -1,5 +1,6 @@
 """Workflow and team files on the command line: read here, checked by the hub, and their mistakes shown with lines."""
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -23,6 +24,21 @@ def read_file(path: Path) -> "Document":
         return read_document(path.read_bytes(), source=str(path))
     except OSError as error:
         raise BadRequest(f"{path} cannot be read: {(error.strerror or str(error)).lower()}") from error
+
+
+def json_object(text: str, option: str) -> dict[str, Any]:
+    """Read the JSON object that an option holds.
+
+    Raises:
+        BadRequest: it is none.
+    """
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise BadRequest(f"{option} is not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise BadRequest(f"{option} is not a JSON object")
+    return cast("dict[str, Any]", value)
 
 
 def located(problem: ApiProblem, document: Any) -> Exception:

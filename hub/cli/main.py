@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from . import agents, cards, connect, keys, process, runs, upkeep, workers, workflows
+from . import agents, approvals, cards, connect, keys, process, runs, upkeep, workers, workflows
 from .failures import report
 from .session import Session
 
@@ -21,6 +21,7 @@ app = typer.Typer(
 )
 app.add_typer(agents.app, name="agents")
 app.add_typer(runs.app, name="runs")
+app.add_typer(approvals.app, name="approvals")
 app.add_typer(workflows.app, name="workflows")
 app.add_typer(workers.app, name="workers")
 app.add_typer(keys.app, name="key")

@@ -146,6 +146,7 @@ def answer(
     """Answer what a run asks."""
     from interhub.hub.errors import BadRequest
 
+    from .documents import json_object
     from .watch import ask
 
     here = session(context)
@@ -153,7 +154,7 @@ def answer(
     path = _path(hub, run_id)
     body: dict[str, Any] = {"question_id": question, "accepted": not decline}
     if data:
-        body["data"] = _object(data, "--data")
+        body["data"] = json_object(data, "--data")
     if text:
         body["text"] = text
     if not (text or data or decline):
@@ -203,15 +204,3 @@ def _inputs(file: Path | None, given: list[str]) -> dict[str, Any]:
         except ValueError:
             values[name] = value
     return values
-
-
-def _object(text: str, option: str) -> dict[str, Any]:
-    from interhub.hub.errors import BadRequest
-
-    try:
-        value = jsons.loads(text)
-    except ValueError as error:
-        raise BadRequest(f"{option} is not JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise BadRequest(f"{option} is not a JSON object")
-    return value  # pyright: ignore[reportUnknownVariableType]  # JSON

@@ -1,5 +1,6 @@
 """A run as it is watched: live on a terminal, line by line elsewhere, with its questions asked where one can answer."""
 
+import json
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -59,7 +60,7 @@ def show_run(console: Console, run: dict[str, Any]) -> None:
 def show_end(console: Console, run: dict[str, Any]) -> None:
     """Write how a run stands or ended: its answer, its error, what it asks."""
     for question in run["questions"]:
-        asked = escape(parts_text(question["parts"]))
+        asked = escape(asked_text(question["parts"]))
         console.print(f"[magenta]{escape(question['agent_id'])} asks:[/] {asked}")
         console.print(f"  interhub runs answer {run['id']} --question {question['id']} ANSWER")
     if run["error"]:
@@ -92,6 +93,12 @@ def parts_text(parts: list[dict[str, Any]]) -> str:
     return "\n".join(str(part["text"]) for part in parts if part.get("text"))
 
 
+def asked_text(parts: list[dict[str, Any]]) -> str:
+    """Return all that a question says: its words, and what it shows as data."""
+    shown = [json.dumps(part["data"], indent=2, ensure_ascii=False) for part in parts if "data" in part]
+    return "\n".join(text for text in (parts_text(parts), *shown) if text)
+
+
 def took(thing: Mapping[str, Any], began: str = "created_at") -> str:
     """Return how long a run or step took, or takes so far."""
     if not thing[began]:
@@ -103,10 +110,12 @@ def took(thing: Mapping[str, Any], began: str = "created_at") -> str:
 
 def ask(question: dict[str, Any]) -> dict[str, Any]:
     """Ask a person, and return the body of the answer."""
-    typer.echo(f"\n{question['agent_id']} asks: {parts_text(question['parts'])}", err=True)
+    typer.echo(f"\n{question['agent_id']} asks: {asked_text(question['parts'])}", err=True)
     body: dict[str, Any] = {"question_id": question["id"], "accepted": True}
     schema = cast("dict[str, Any]", question["schema"] or {})
     properties = cast("dict[str, dict[str, Any]]", schema.get("properties") or {})
+    if question["approval"] and not properties:
+        return {**body, "accepted": typer.confirm("Approve?", default=False, err=True)}
     if not properties:
         text = typer.prompt("Your answer (nothing declines)", default="", show_default=False, err=True)
         return {**body, "text": text} if text else {**body, "accepted": False}

@@ -13,9 +13,9 @@ from urllib.parse import urlsplit
 from interhub.adapters import Completed, InputRequired, Outcome, Part, Usage
 from interhub.adapters.content import artifact_to_json, message_to_json, part_to_json
 from interhub.adapters.pool import ConnectionState
-from interhub.agent_cards import AgentCard, Capability, Endpoint, Json, findings, hidden_in
+from interhub.agent_cards import AgentCard, Capability, Endpoint, Json, JsonObject, findings, hidden_in
 from interhub.hub.push.config import PushConfig
-from interhub.hub.supervisor.run import Event, Question, Run, RunError, StepView
+from interhub.hub.supervisor.run import Approval, Event, Question, Run, RunError, StepView
 from interhub.registry import Agent, Health
 from interhub.registry.search import Match
 
@@ -24,6 +24,7 @@ Shape: TypeAlias = dict[str, Json]
 _EXPANDED = re.compile(r"\$\{[A-Za-z_][A-Za-z0-9_]*\}")
 _SECRET = re.compile(r"key|token|secret|passw|pwd|auth(?!or(?!i))|credential|cookie|signature", re.IGNORECASE)
 _SETTING = re.compile(r"(?P<name>[A-Za-z0-9_.-]+)(?P<sign>=|: ?)(?P<value>.+)", re.DOTALL)
+_TOKEN_URL = re.compile(r"@https?://[^@\s]+$")
 HIDDEN = "(hidden)"
 """Stands for what may be a secret."""
 
@@ -137,7 +138,7 @@ def endpoint_shape(endpoint: Endpoint) -> Shape:
         "cwd": endpoint.cwd,
         "headers": _hidden(endpoint.headers),
         "env": _hidden(endpoint.env),
-        "options": endpoint.options,
+        "options": _shown_options(endpoint.options),
     }
 
 
@@ -202,8 +203,24 @@ def question_shape(question: Question) -> Shape:
         "parts": _parts(question.parts),
         "schema": question.schema,
         "auth": question.auth,
+        "capability": question.capability,
+        "approval": question.approval,
+        "asked_by": question.asked_by,
+        "answer_by": list(question.answer_by),
+        "digest": question.digest,
         "asked_at": instant(question.asked_at),
         "expires_at": instant(question.expires_at),
+    }
+
+
+def approval_shape(approval: Approval) -> Shape:
+    """Write a question as those see it who may answer it."""
+    return {
+        **question_shape(approval.question),
+        "state": approval.state,
+        "answered_by": approval.answered_by,
+        "accepted": approval.accepted,
+        "for_me": approval.for_me,
     }
 
 
@@ -290,6 +307,20 @@ def _card_shape(card: AgentCard) -> Shape:
 
 def _hidden(values: Mapping[str, str]) -> Shape:
     return {name: value if _is_only_names(value) else HIDDEN for name, value in values.items()}
+
+
+def _shown_options(options: JsonObject) -> Shape:
+    """Write what only this binding knows; of credentials their names only."""
+    given = options.get("credentials")
+    if not isinstance(given, Mapping):
+        return dict(options)
+    return {**options, "credentials": {name: _shown_credential(value) for name, value in given.items()}}
+
+
+def _shown_credential(value: Json) -> str:
+    said = value if isinstance(value, str) else ""
+    rest = _EXPANDED.sub("", _TOKEN_URL.sub("", said))
+    return said if rest != said and rest in ("", ":") else HIDDEN
 
 
 def _shown_url(url: str) -> str:

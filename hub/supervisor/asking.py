@@ -5,24 +5,38 @@ from datetime import UTC, datetime, timedelta
 from typing import cast
 from uuid import NAMESPACE_URL, uuid5
 
+from sqlalchemy import Connection
+
 from interhub.adapters import DataPart, text_of
 from interhub.adapters.content import part_to_json, parts_from_json
 from interhub.agent_cards import Json, JsonObject
+from interhub.hub.audit import AuditLog, AuditRecord
 
 from . import records
 from .durable import Branch
-from .envelope import StepValue, attempts_of, failed_because, mapping, requests_from_json, succeeded, text
+from .envelope import (
+    StepValue,
+    attempts_of,
+    failed_because,
+    mapping,
+    number,
+    requests_from_json,
+    sequence,
+    succeeded,
+    text,
+)
 from .frame import Leaf
 from .model import AskStep, OnError
+from .order import question_digest
 from .orders import parts_of
 from .run import EventKind, Question
 from .scene import Scene
 
 ANSWER_WITHIN_S = 30 * 24 * 3600.0
-"""How long a question waits for its answer."""
+"""How long a question waits for its answer, where neither its step, nor a rule, nor the run says."""
 
 
-def question_of(step: AskStep, asker: str, values: Mapping[str, object]) -> dict[str, Json]:
+def question_of(scene: Scene, leaf: Leaf, step: AskStep, asker: str, values: Mapping[str, object]) -> dict[str, Json]:
     """Return the question of a step as an agent's would be.
 
     Raises:
@@ -34,6 +48,7 @@ def question_of(step: AskStep, asker: str, values: Mapping[str, object]) -> dict
         "schema": cast("Json", step.ask.answer),
         "auth": False,
         "approval": step.ask.approval,
+        "digest": question_digest(scene.root, scene.path(leaf), asker, parts, scene.principal),
     }
     return {"ask": asked, "agent": asker, "attempts": 1}
 
@@ -54,8 +69,9 @@ def answered(step: AskStep, answer: JsonObject) -> dict[str, Json]:
 class Asking:
     """Asks, and takes note of answers."""
 
-    def __init__(self, scene: Scene) -> None:
+    def __init__(self, scene: Scene, audit: AuditLog) -> None:
         self._scene = scene
+        self._audit = audit
 
     async def ask(self, leaf: Leaf) -> Branch:
         """Ask what the leaf has to ask, and return what the answer comes by."""
@@ -64,8 +80,7 @@ class Asking:
         attempts = attempts_of(leaf.asked)
         question_id = self._id(leaf)
         now = datetime.now(UTC)
-        step = leaf.node.step
-        within_s = step.timeout_s or ANSWER_WITHIN_S if isinstance(step, AskStep) else ANSWER_WITHIN_S
+        within_s = self._within_s(leaf, asked)
         expires = now + timedelta(seconds=within_s)
         schema = asked.get("schema")
         question = Question(
@@ -79,20 +94,36 @@ class Asking:
             requests=requests_from_json(asked.get("requests")),
             asked_at=now,
             expires_at=expires,
+            capability=text(leaf.asked, "capability"),
+            approval=asked.get("approval") is True,
+            asked_by=scene.principal.key,
+            answer_by=tuple(str(one) for one in sequence(asked.get("answer_by"))),
+            digest=text(asked, "digest"),
         )
         shown: dict[str, Json] = {name: asked.get(name) for name in ("parts", "schema", "auth", "approval")}
+        shown["capability"] = question.capability
+        shown["asked_by"] = question.asked_by
+        if question.answer_by:
+            shown["answer_by"] = list(question.answer_by)
         if question.requests:
             shown["requests"] = asked.get("requests")
         row = {**shown, "agent": question.agent_id, "workflow": scene.durable.id}
-        digest = text(asked, "digest")
-        await scene.journal.write(
-            lambda connection: records.ask(connection, question, row, attempt=attempts, digest=digest)
+        new = await scene.journal.write(
+            lambda connection: records.ask(connection, question, row, attempt=attempts, digest=question.digest)
         )
+        if new:  # not what a replay asks again
+            self._note(leaf, "question_ask", "input_required")
         scene.tell(
             EventKind.QUESTION_ASKED,
             question.step,
             attempts,
-            **{**shown, "question": question_id, "agent": question.agent_id, "expires_at": expires.isoformat()},
+            **{
+                **shown,
+                "question": question_id,
+                "agent": question.agent_id,
+                "digest": question.digest,
+                "expires_at": expires.isoformat(),
+            },
         )
         return await scene.durable.begin_receive(question_id, within_s)
 
@@ -114,8 +145,41 @@ class Asking:
         """Close the leaf's question without an answer."""
         scene = self._scene
         question_id = self._id(leaf)
-        scene.journal.post_change(lambda connection: records.close_question(connection, question_id, state=state))
+
+        def close(connection: Connection) -> None:
+            if records.close_question(connection, question_id, state=state) and state == "expired":
+                self._note(leaf, "question_expire", "expired")
+
+        scene.journal.post_change(close)
         scene.tell(EventKind.QUESTION_CLOSED, scene.path(leaf), attempts_of(leaf.asked), question=question_id, why=why)
+
+    def _within_s(self, leaf: Leaf, asked: JsonObject) -> float:
+        """Return how long the question waits: what is recorded alone, so that a replay asks the same."""
+        step = leaf.node.step
+        own = step.timeout_s if isinstance(step, AskStep) else None
+        return own or number(asked, "within_s") or number(self._scene.given, "answer_within_s") or ANSWER_WITHIN_S
+
+    def _note(self, leaf: Leaf, action: str, outcome: str) -> None:
+        scene, asked = self._scene, mapping(leaf.asked.get("ask"))
+        agent, capability = text(leaf.asked, "agent"), text(leaf.asked, "capability")
+        self._audit.append(
+            AuditRecord(
+                at=datetime.now(UTC),
+                tenant=scene.principal.tenant,
+                subject=scene.principal.subject,
+                action=action,
+                target=f"{agent}/{capability}" if capability else agent,
+                decision="ask",
+                outcome=outcome,
+                detail={
+                    "run": scene.root,
+                    "step": scene.path(leaf),
+                    "question": self._id(leaf),
+                    "digest": text(asked, "digest"),
+                    "approval": asked.get("approval") is True,
+                },
+            )
+        )
 
     def _id(self, leaf: Leaf) -> str:
         return str(uuid5(NAMESPACE_URL, f"interhub:{self._scene.root}/{self._scene.path(leaf)}#{leaf.round}"))

@@ -10,7 +10,6 @@ from datetime import UTC, datetime
 
 import anyio
 import anyio.to_thread
-import orjson
 import sqlalchemy as sa
 import structlog
 
@@ -44,7 +43,7 @@ from interhub.registry import Agent, Registry
 from .arguments import arguments_for
 from .blobs import pack
 from .envelope import StepValue, failed, normalised, question_to_json
-from .facts import SHOWN_CHARS, end_fact
+from .facts import end_fact
 from .journal import Journal, outlasting
 from .leaves import Leaves
 from .model import Failure
@@ -81,6 +80,7 @@ class Delegator:
         self._slots = slots or Slots()
         self._sleep = sleep
         self.leaves = Leaves()
+        self.audit = dispatcher.audit
 
     async def carry_out(self, order: Order, *, recovered: bool) -> dict[str, Json]:
         """Do it and return its envelope: what it gave, why it failed, what it asks, or the child run that it needs.
@@ -240,7 +240,7 @@ class Delegator:
         """Return an approval to ask for, or None when the call may be made.
 
         Raises:
-            NotAllowed: the policy says no, or what was approved is not what is about to be done.
+            NotAllowed: the policy says no.
         """
         digest = call_digest(order, agent, call)
         match self._dispatcher.decide(agent, call):
@@ -249,18 +249,20 @@ class Delegator:
             case Deny(why=why):
                 self._dispatcher.record(agent, call, decision="deny", outcome="refused")
                 raise NotAllowed(f"{call.capability or 'a call'} of agent {agent.id}", why)
-            case Ask(why=why):
+            case Ask() as ask:
                 if order.approved == digest:
                     return None
-                if order.approved:
-                    raise NotAllowed(f"{call.capability} of agent {agent.id}", "the call is not the one approved")
+                # What was approved, where anything was, is not what is about to be done: it is asked for anew.
                 self._dispatcher.record(agent, call, decision="ask", outcome="input_required")
-                shown = orjson.dumps(dict(call.arguments), option=orjson.OPT_INDENT_2).decode()
-                question = f"May {agent.id} do {call.capability or 'this'}? {why}\n{shown[:SHOWN_CHARS]}"
-                asked = InputRequired(question=(TextPart(text=question),))
                 return normalised(
                     {
-                        "ask": {**question_to_json(asked), "approval": True, "digest": digest},
+                        "ask": {
+                            **question_to_json(_approval(order, agent, call, ask.why)),
+                            "approval": True,
+                            "digest": digest,
+                            "answer_by": list(ask.answer_by),
+                            "within_s": ask.within_s,
+                        },
                         "agent": agent.id,
                         "capability": call.capability,
                         "attempts": attempt,
@@ -402,6 +404,22 @@ class Delegator:
                 state=f"released:{releases_of(known) + 1}",
             )
             await self._notes.remember(released)
+
+
+def _approval(order: Order, agent: Agent, call: Call, why: str) -> InputRequired:
+    """Return the question whether a call may be made: in words, and the whole call as data."""
+    within = f" in {' > '.join(order.trail)}" if order.trail else ""
+    wanted = f"May {agent.id} do {call.capability or 'this'}? {why}"
+    said = f"{wanted}\nAsked for by {order.principal.key}{within}, step {order.step}."
+    shown: dict[str, Json] = {"agent": agent.id, "capability": call.capability}
+    if call.message is not None:
+        shown["message"] = [part_to_json(part) for part in call.message.parts]
+    else:
+        shown["arguments"] = dict(call.arguments)
+    shown |= {"asked_by": order.principal.key, "step": order.step}
+    if order.trail:
+        shown["trail"] = list(order.trail)
+    return InputRequired(question=(TextPart(text=said), DataPart(data=shown)))
 
 
 def _failure(error: Exception) -> Failure | None:

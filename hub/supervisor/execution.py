@@ -41,28 +41,38 @@ from .model import MAX_LEAVES, AskStep, CallStep, Fallback, PlanStep, TeamStep, 
 from .orders import call_of, order_after_answer, order_for_another, order_of
 from .outcome import outcome_of, tell_plan
 from .outputs import fitted
+from .pauses import Pauses
 from .planner import Planned
 from .run import EventKind
 from .scene import Scene
 from .shown import Shown
 from .starting import Starter
 from .template import TemplateFailed, render_all
-from .waits import Waiting, received, wanted
+from .waits import Signals, Waiting, received, wanted
 
 
 class Execution:
     """One execution of one plan."""
 
     def __init__(
-        self, durable: Durable, given: JsonObject, *, delegator: Delegator, journal: Journal, database: sa.Engine
+        self,
+        durable: Durable,
+        given: JsonObject,
+        *,
+        delegator: Delegator,
+        journal: Journal,
+        signals: Signals,
+        pauses: Pauses,
+        database: sa.Engine,
     ) -> None:
+        self._pauses = pauses
         self._durable = durable
         self._given = given
         self._journal = journal
         self._database = database
         self._scene = Scene(durable, given, journal)
-        self._asking = Asking(self._scene)
-        self._waiting = Waiting(self._scene)
+        self._asking = Asking(self._scene, delegator.audit)
+        self._waiting = Waiting(self._scene, signals)
         self._memory = Memory(self._scene, mapping(given.get("memory")))
         self._starter = Starter(self._scene, delegator, self._memory)
         self._failing = Failing(self._scene, self._asking, self._waiting, self._close)
@@ -91,6 +101,7 @@ class Execution:
             waited = self._waited_for(root)
             assert waited, "a frame that is not over waits for something"
             done = await self._durable.wait([branch for branch, _ in waited])
+            await self._pauses.passed(self._scene.root)
             await self._take(root, [(branch, leaf) for branch, leaf in waited if branch in done])
             await self._advance(root)
         if self._clock is not None:
@@ -209,6 +220,7 @@ class Execution:
     # Beginning leaves
 
     async def _begin(self, leaf: Leaf) -> None:
+        await self._pauses.passed(self._scene.root)
         step = leaf.node.step
         values = self._values(leaf.frame)
         self._scene.begin_leaf(leaf, 1)
@@ -226,7 +238,7 @@ class Execution:
                 refused = await self._starter.team(leaf, step, values)
             elif isinstance(step, AskStep):
                 asker = (self._scene.planned.trail or (self._scene.planned.plan.name or "workflow",))[-1]
-                leaf.asked = question_of(step, asker, values)
+                leaf.asked = question_of(self._scene, leaf, step, asker, values)
                 leaf.phase = Phase.ASKING
                 leaf.branch = await self._asking.ask(leaf)
             elif isinstance(step, WaitStep):

@@ -1,5 +1,6 @@
 """One step as it is handed to an agent: what is to be done, for whom, and the digest that binds an approval to it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 
@@ -60,13 +61,46 @@ class Order:
 
 
 def call_digest(order: Order, agent: Agent, call: Call) -> str:
-    """Return the digest that binds an answer to the exact call: agent, capability, arguments, message and run."""
-    bound = {
-        "run": order.run_id,
-        "step": order.step,
-        "agent": agent.id,
-        "capability": call.capability,
-        "arguments": call.arguments,
-        "parts": [part_to_json(part) for part in order.parts],
-    }
+    """Return the digest that binds an answer to the exact call: agent, capability, arguments, message, run and asker.
+
+    The agent is the one that the registry has now: another one under the same id is another.
+    """
+    return _digest(
+        {
+            "run": order.run_id,
+            "step": order.step,
+            "asker": order.principal.key,
+            "trail": list(order.trail),
+            "agent": agent.id,
+            "card": agent.digest,
+            "capability": call.capability,
+            "arguments": dict(call.arguments),
+            "parts": [part_to_json(part) for part in order.parts],
+        }
+    )
+
+
+def direct_digest(agent: Agent, call: Call) -> str:
+    """Return the digest that binds an answer to a call outside of any run: agent, capability, arguments and caller."""
+    message = call.message
+    return _digest(
+        {
+            "asker": call.principal.key,
+            "agent": agent.id,
+            "card": agent.digest,
+            "capability": call.capability,
+            "kind": call.kind.value,
+            "arguments": dict(call.arguments),
+            "parts": [part_to_json(part) for part in message.parts] if message is not None else None,
+        }
+    )
+
+
+def question_digest(run_id: str, step: str, asker: str, parts: Sequence[Part], principal: Principal) -> str:
+    """Return the digest of what a step of a plan asks by itself."""
+    said: list[Json] = [part_to_json(part) for part in parts]
+    return _digest({"run": run_id, "step": step, "asker": principal.key, "agent": asker, "parts": said})
+
+
+def _digest(bound: dict[str, Json]) -> str:
     return f"sha256:{sha256(orjson.dumps(bound, option=orjson.OPT_SORT_KEYS)).hexdigest()}"

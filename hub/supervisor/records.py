@@ -17,7 +17,7 @@ from interhub.adapters.content import parts_from_json
 from interhub.agent_cards import Json, JsonObject
 from interhub.registry.database import blob_uses, blobs, delegations, events, insert_new, questions, runs
 
-from .envelope import mapping, requests_from_json
+from .envelope import mapping, requests_from_json, sequence, text
 from .run import Question, RunFilter, RunState
 
 
@@ -210,13 +210,20 @@ def close_question(connection: Connection, question_id: str, *, state: str) -> b
     return connection.execute(query).rowcount == 1
 
 
-def answer_question(connection: Connection, question_id: str, answer: JsonObject, by: str) -> bool:
-    """Take the answer to an open question; False when somebody was first. The comparison and the change are one."""
+def answer_question(
+    connection: Connection, question_id: str, answer: JsonObject, by: str, *, before: datetime | None = None
+) -> bool:
+    """Take the answer to an open question; False when somebody was first. The comparison and the change are one.
+
+    `before`: the time, where an answer that comes after the question has expired is none.
+    """
     query = (
         update(questions)
         .where(questions.c.id == question_id, questions.c.state == "open")
         .values(state="answered", answer=dict(answer), answered_by=by)
     )
+    if before is not None:
+        query = query.where(or_(questions.c.expires_at.is_(None), questions.c.expires_at > before))
     return connection.execute(query).rowcount == 1
 
 
@@ -259,6 +266,26 @@ def questions_of(connection: Connection, run_ids: Collection[str], *, state: str
     if state is not None:
         query = query.where(questions.c.state == state)
     return [_question(row) for row in connection.execute(query.order_by(questions.c.asked_at, questions.c.id))]
+
+
+def find_question(connection: Connection, question_id: str) -> QuestionRecord | None:
+    """Return a question."""
+    row = connection.execute(select(questions).where(questions.c.id == question_id)).one_or_none()
+    return None if row is None else _question(row)
+
+
+def questions_in(
+    connection: Connection, tenant: str, *, state: str | None, question_id: str = "", limit: int
+) -> list[tuple[QuestionRecord, str]]:
+    """Return a tenant's questions with the subjects whose runs ask them, newest first; or the one of that id."""
+    query = select(questions, runs.c.subject).join(runs, runs.c.id == questions.c.run_id)
+    query = query.where(runs.c.tenant == tenant)
+    if state is not None:
+        query = query.where(questions.c.state == state)
+    if question_id:
+        query = query.where(questions.c.id == question_id)
+    query = query.order_by(questions.c.asked_at.desc(), questions.c.id).limit(limit)
+    return [(_question(row), row.subject) for row in connection.execute(query)]
 
 
 def last_attempt(connection: Connection, run_id: str, step: str) -> int:
@@ -344,6 +371,11 @@ def _question(row: Row[tuple[object, ...]]) -> QuestionRecord:
         ),
         asked_at=row.asked_at,
         expires_at=row.expires_at,
+        capability=text(asked, "capability"),
+        approval=asked.get("approval") is True,
+        asked_by=text(asked, "asked_by"),
+        answer_by=tuple(str(one) for one in sequence(asked.get("answer_by"))),
+        digest=row.digest,
     )
     return QuestionRecord(
         question=question,

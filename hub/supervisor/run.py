@@ -6,6 +6,7 @@ from enum import StrEnum
 
 from interhub.adapters import Artifact, Budget, InputRequest, Message, Part, Principal, Resume, Usage
 from interhub.agent_cards import Json, JsonObject, empty_object
+from interhub.hub.policy import matches
 
 
 class RunState(StrEnum):
@@ -57,6 +58,8 @@ class Assignment:
     budget: Budget = field(default_factory=Budget)
     resume: Resume | None = None
     """With `capability`: the answer to what it asked before there was a run."""
+    waited: bool = False
+    """The caller waits for the end, or follows what happens: a run of one call may then take the short way."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +97,36 @@ class Question:
     """Where several things are asked at once: those of them that are not answered yet."""
     asked_at: datetime
     expires_at: datetime | None = None
+    capability: str = ""
+    """What the agent was doing, or would do."""
+    approval: bool = False
+    """Only yes or no is wanted."""
+    asked_by: str = ""
+    """On whose behalf it is asked: `tenant/subject`."""
+    answer_by: tuple[str, ...] = ()
+    """Who may answer, as rules of the policy name them; nobody named: whose run it is."""
+    digest: str = ""
+    """Binds the answer to the exact call: agent, capability, arguments, run and asker."""
+
+    def is_for(self, principal: Principal) -> bool:
+        """Whether a principal may answer."""
+        if self.answer_by:
+            return matches(principal, self.answer_by)
+        return self.asked_by in ("", principal.key)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Approval:
+    """A question as those see it who may answer it, and whose run it is."""
+
+    question: Question
+    state: str
+    """`open`, `answered`, `closed` or `expired`."""
+    answered_by: str = ""
+    accepted: bool | None = None
+    """Of an answered question: whether it was accepted."""
+    for_me: bool
+    """Whether the caller may answer."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,6 +169,12 @@ class Run:
     ended_at: datetime | None = None
     generation: int = 0
     """Sequence number of the last event: grows with every change."""
+    paused: bool = False
+    """It begins no step until it is resumed."""
+    rerun_of: str = ""
+    """The run whose results it took over."""
+    rerun_from: str = ""
+    """The first step that it did again."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,6 +210,9 @@ class EventKind(StrEnum):
     RUN_COMPLETED = "run_completed"
     RUN_FAILED = "run_failed"
     RUN_CANCELED = "run_canceled"
+    RUN_PAUSED = "run_paused"
+    RUN_RESUMED = "run_resumed"
+    MODEL_ASKED = "model_asked"
     STEP_STARTED = "step_started"
     STEP_ROUTED = "step_routed"
     STEP_BOUND = "step_bound"
@@ -217,4 +259,6 @@ class Answer:
     """Where several things are asked at once: the key of the one that this answers. The run goes on with the last."""
     message_id: str = ""
     """Id of the message it came in, where it came in one: the same message again is not another answer."""
+    digest: str = ""
+    """Of the question as the person saw it, where the client says so: another than it has now is refused."""
     by: Principal

@@ -18,6 +18,7 @@ from .order import Order
 from .orders import parts_of
 from .planner import Planned
 from .scene import Scene
+from .short import UNRECORDED
 from .template import render_all
 
 
@@ -41,7 +42,7 @@ class Starter:
             leaf.counted += 1
             leaf.ledger.take_call()
         told = (self._scene.path(leaf), order.first_attempt)
-        recovered = self._durable.recovered
+        recovered = self._durable.recovered or self._scene.given.get(UNRECORDED) is True
 
         async def body() -> Json:
             self.told.add(told)
@@ -102,6 +103,7 @@ class Starter:
             "members": [] if agent else list(planned.members),
             "trail": list(planned.trail),
             "context": self._scene.given.get("context", ""),
+            "answer_within_s": self._scene.given.get("answer_within_s"),
             "budget": budget_to_json(replace(budget, depth=budget.depth - 1) if agent or deeper else budget),
             **(self._memory.lend() if remembers else {}),
         }

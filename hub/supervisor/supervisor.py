@@ -11,17 +11,29 @@ import anyio.to_thread
 import sqlalchemy as sa
 import structlog
 
-from interhub.adapters import Adapter, AdapterError, Principal, TextPart, text_of
-from interhub.agent_cards import AgentCard, Endpoint, Json, JsonObject
+from interhub.adapters import (
+    Adapter,
+    AdapterError,
+    Call,
+    InputRequired,
+    Outcome,
+    Principal,
+    Report,
+    TextPart,
+    text_of,
+)
+from interhub.agent_cards import AgentCard, Binding, Endpoint, Json, JsonObject
 from interhub.hub.bus import Bus, NoBus
 from interhub.hub.dispatch import Dispatcher
-from interhub.hub.errors import RunEnded, RunNotFound
+from interhub.hub.errors import NotAllowed, RunEnded, RunNotFound
+from interhub.hub.policy import Allow, Ask, Deny
 from interhub.registry import Agent, AgentNotFound, Registry
 from interhub.registry.database import reading
 from interhub.registry.search import Index
 
 from . import records
 from .approvals import Approvals
+from .asking import ANSWER_WITHIN_S
 from .blobs import load_blob
 from .canceller import Canceller
 from .delegation import Delegator
@@ -31,14 +43,17 @@ from .facts import final_fact
 from .interpreter import Interpreter, task_of
 from .journal import Fact, Journal
 from .model import Plan
+from .order import direct_digest
+from .pauses import Pauses
 from .plan_check import check_plan
 from .planner import Planners, agent_workflow, standard_planners, workflow_inputs
 from .records import QuestionRecord, RunRecord
 from .router import Router
-from .run import Answer, Assignment, Event, EventKind, Run, RunFilter, RunPage, RunState
+from .run import Answer, Approval, Assignment, Event, EventKind, Run, RunFilter, RunPage, RunState
+from .short import UNRECORDED, ShortRuns, is_short
 from .slots import Slots
 from .story import Story, final_kind, view
-from .teams import TEAM, WORKFLOW, SupervisedAdapter, agent_of_document
+from .teams import TEAM, WORKFLOW, SupervisedAdapter, SupervisedConnection, agent_of_document
 from .waits import Signal, Signals
 
 log = structlog.get_logger()
@@ -64,15 +79,19 @@ class Supervisor:
         planners: Planners | None = None,
         bus: Bus | None = None,
         slots: Slots | None = None,
+        short_runs: bool = False,
+        answer_within_s: float = ANSWER_WITHIN_S,
     ) -> None:
         """`engine` is the supervisor's alone. `planners` replace the standard ones, which need no model.
 
         `bus` joins the replicas that share the database; it is opened after the supervisor is made. `slots` are for
-        the calls that runs make.
+        the calls that runs make. `short_runs` allows runs without records of the engine's (see `short`): for a process
+        that shares its database with no other, and whose engine limits no runs.
         """
         bus = bus or NoBus()
         self._registry = registry
         self._dispatcher = dispatcher
+        self._answer_within_s = answer_within_s
         self._database = database
         self._engine = engine
         self._journal = Journal(database, bus)
@@ -85,17 +104,21 @@ class Supervisor:
             database=database,
             slots=slots,
         )
+        self._signals = Signals(journal=self._journal, engine=engine, database=database)
+        self._pauses = Pauses(journal=self._journal, database=database, bus=bus)
         self._interpreter = Interpreter(
             planners=planners or standard_planners(registry, router),
             delegator=self._delegator,
             journal=self._journal,
+            signals=self._signals,
+            pauses=self._pauses,
             database=database,
         )
-        self._approvals = Approvals(journal=self._journal, engine=engine, database=database)
-        self._signals = Signals(journal=self._journal, engine=engine, database=database)
+        self._approvals = Approvals(journal=self._journal, engine=engine, database=database, audit=dispatcher.audit)
         self._canceller = Canceller(
             engine=engine, leaves=self._delegator.leaves, journal=self._journal, bus=bus, within_s=CANCEL_WITHIN_S
         )
+        self._short = ShortRuns(self._interpreter.execute, self._interpreter.crashed, engine) if short_runs else None
         self._stories: OrderedDict[str, Story] = OrderedDict()
         self._owners: OrderedDict[str, tuple[str, str]] = OrderedDict()
         """Tenant and subject of the runs that were begun here last; a run never changes its owner."""
@@ -106,12 +129,15 @@ class Supervisor:
     async def start(self) -> None:
         """Launch the engine, which takes up the runs of an earlier process, and mend a journal that lags behind it."""
         self._journal.open()
+        await self._pauses.load()
         await self._engine.launch(self._interpreter.execute, self._interpreter.crashed)
         await self.mend()
 
     async def stop(self) -> None:
         """Stop. Runs under way are taken up by the next process; their agents are told to stop what they do."""
         await self._delegator.leaves.stop(within_s=CANCEL_WITHIN_S)
+        if self._short is not None:
+            await self._short.stop()
         await self._engine.stop()
         await self._journal.close()
 
@@ -149,17 +175,40 @@ class Supervisor:
         """
         assignment = await self._checked(assignment)
         run_id = self._id_of(assignment)
-        record = await self._create(run_id, assignment)
+        short = self._short if await self._is_short(assignment) else None
+        record = await self._create(run_id, assignment, unrecorded=short is not None)
         if record is None:  # it was begun before, under the same key
+            under_way = self._short is not None and run_id in self._short  # before it is read: it may end meanwhile
+            short = None
             record = await self._record(run_id)
             assert record is not None, "a run that was written is there"
-            if record.state is not RunState.SUBMITTED:
+            if under_way or record.state is not RunState.SUBMITTED:
                 return await self.get(assignment.principal, run_id)
         self._owners[run_id] = (record.tenant, record.subject)
         while len(self._owners) > KEPT_OWNERS:
             self._owners.popitem(last=False)
-        await self._engine.start(run_id, record.spec, tenant=record.tenant)
+        if short is not None:
+            short.begin(run_id, record.spec, tenant=record.tenant)
+        else:
+            await self._engine.start(run_id, record.spec, tenant=record.tenant)
         return view(record, None, (), None)
+
+    async def ask_first(self, agent: Agent, call: Call, report: Report) -> Outcome:
+        """Make a call that a person must approve, outside of any run: it becomes a run, whose question is the outcome.
+
+        The answer is good for this very call once: with other arguments, or for another agent, it is asked anew.
+
+        Raises:
+            AdapterError: the agent failed, or the answer was refused.
+        """
+        bound = direct_digest(agent, call)
+        state = mapping(call.resume.state) if call.resume is not None else {}
+        resume = call.resume if state.get("call") == bound else None
+        call = replace(call, resume=resume, idempotency_key=f"{call.idempotency_key}#{bound}")
+        outcome = await SupervisedConnection(self, agent.id, directly=True).call(call, report)
+        if isinstance(outcome, InputRequired):
+            return replace(outcome, state={**mapping(outcome.state), "call": bound})
+        return outcome
 
     async def get(self, principal: Principal, run_id: str) -> Run:
         """Return a run as it stands.
@@ -173,7 +222,8 @@ class Supervisor:
             asked, result = await anyio.to_thread.run_sync(self._details, record)
         else:
             asked, result = self._details(record)
-        return view(record, story, records.open_questions(asked), result)
+        paused = self._pauses.paused(run_id)
+        return view(record, story, records.open_questions(asked), result, paused=paused)
 
     async def list(
         self,
@@ -320,26 +370,80 @@ class Supervisor:
         if record.state.ended:
             raise RunEnded(run_id, record.state.value)
         await self._canceller.stop(run_id)
+        if self._short is not None:
+            await self._short.cancel(run_id)
         await self._journal.append(
             Fact(run_id=run_id, kind=EventKind.RUN_CANCELED, payload={"by": principal.key, "why": "canceled"})
         )
+        await self._pauses.drop(run_id)
         run = await self.get(principal, run_id)
         if run.state is not RunState.CANCELED:  # its end was written while we asked
             raise RunEnded(run_id, run.state.value)
         return run
 
-    async def answer(self, principal: Principal, run_id: str, answer: Answer, question_id: str = "") -> Run:
-        """Answer what a run asks; without a question's id, the one that is open. The first answer counts.
+    async def pause(self, principal: Principal, run_id: str) -> Run:
+        """Have a run begin no further step; what is under way ends. One that is paused stays so.
 
         Raises:
             RunNotFound: there is none of that id, or it is somebody else's.
-            QuestionNotFound: nothing is asked, several things are, or somebody was first.
+            RunEnded: it has ended.
+        """
+        record = await self._owned(principal, run_id)
+        if record.state.ended:
+            raise RunEnded(run_id, record.state.value)
+        await self._pauses.pause(run_id, principal)
+        run = await self.get(principal, run_id)
+        if run.state.ended:  # its end was written while we asked
+            await self._pauses.drop(run_id)
+            raise RunEnded(run_id, run.state.value)
+        return run
+
+    async def resume(self, principal: Principal, run_id: str) -> Run:
+        """Let a paused run go on; one that is not paused goes on as it does.
+
+        Raises:
+            RunNotFound: there is none of that id, or it is somebody else's.
+            RunEnded: it has ended.
+        """
+        record = await self._owned(principal, run_id)
+        if record.state.ended:
+            raise RunEnded(run_id, record.state.value)
+        await self._pauses.resume(run_id, principal)
+        return await self.get(principal, run_id)
+
+    async def answer(self, principal: Principal, run_id: str, answer: Answer, question_id: str = "") -> Run:
+        """Answer what a run asks; without a question's id, the one that is open. The first answer counts.
+
+        Who may answer but does not own the run is told how it stands, without its steps and results.
+
+        Raises:
+            RunNotFound: there is none of that id, or it is neither the principal's nor asks it anything.
+            QuestionNotFound: nothing is asked, several things are, somebody was first, or it has expired.
+            NotAllowed: it is for others to answer.
             BadRequest: the answer does not fit the question's schema.
         """
-        await self._owned(principal, run_id)
-        asked = await anyio.to_thread.run_sync(self._approvals.of_run, run_id)
+        record = await self._record(run_id)
+        asked: Sequence[QuestionRecord] = ()
+        if record is not None and record.tenant == principal.tenant:
+            asked = await anyio.to_thread.run_sync(self._approvals.of_run, run_id)
+        owns = record is not None and (record.tenant, record.subject) == (principal.tenant, principal.subject)
+        if record is None or not (owns or any(one.question.is_for(principal) for one in asked)):
+            raise RunNotFound(run_id)
+        if not owns:
+            asked = [one for one in asked if one.question.is_for(principal)]
         await self._approvals.answer(run_id, answer, question_id=question_id, asked=asked)
-        return await self.get(principal, run_id)
+        if owns:
+            return await self.get(principal, run_id)
+        return view(await self._record(run_id) or record, None, (), None)
+
+    async def approvals(
+        self, principal: Principal, *, state: str | None = "open", question_id: str = "", limit: int = 100
+    ) -> tuple[Approval, ...]:
+        """Return the questions that the caller may answer, and those of its own runs, newest first.
+
+        `state` is `open`, `answered`, `closed` or `expired`; None is any.
+        """
+        return await self._approvals.listed(principal, state=state, question_id=question_id, limit=limit)
 
     async def deliver(self, signal: Signal) -> tuple[str, ...]:
         """Deliver an event to every step that waits for it, of all the tenant's runs; returns these runs' ids.
@@ -371,22 +475,65 @@ class Supervisor:
             workflow = agent_workflow(agent)
             if workflow is not None:
                 workflow_inputs(workflow, task_of(assignment_to_json(assignment)), f"the inputs of {agent.id}")
+            if agent.endpoint.binding in (Binding.TEAM, Binding.WORKFLOW):
+                assignment = self._admitted(assignment, agent)
         if not assignment.goal.parts and (said := text(assignment.arguments, "message")):
             goal = replace(assignment.goal, parts=(TextPart(text=said),))
             assignment = replace(assignment, goal=goal)
         return assignment
+
+    def _admitted(self, assignment: Assignment, agent: Agent) -> Assignment:
+        """Return an assignment of a team or workflow as the policy lets it be: where a person is asked, as one step.
+
+        Raises:
+            NotAllowed: the policy says no.
+        """
+        call = Call(
+            capability=agent.card.capabilities[0].name if agent.card.capabilities else "",
+            arguments=assignment.inputs or assignment.arguments,
+            message=assignment.goal,
+            principal=assignment.principal,
+            idempotency_key=assignment.idempotency_key,
+        )
+        match self._dispatcher.decide(agent, call):
+            case Allow():
+                return assignment
+            case Deny(why=why):
+                self._dispatcher.record(agent, call, decision="deny", outcome="refused")
+                raise NotAllowed(f"a run of {agent.id}", why)
+            case Ask():
+                step: dict[str, Json] = {"agent": agent.id}
+                # Values go in by names of our own, so that nothing in them is read as a template.
+                given = {f"input{number}": value for number, value in enumerate(call.arguments.values())}
+                if given:
+                    step["arguments"] = {
+                        name: f"{{{{ inputs.input{number} }}}}" for number, name in enumerate(call.arguments)
+                    }
+                name = agent.id.replace("-", "_")
+                steps: list[Json] = [{"id": name if name[0].isalpha() else f"agent_{name}", "call": step}]
+                inputs: dict[str, Json] = {own: {} for own in given}
+                plan = check_plan({"inputs": inputs, "steps": steps}, source=agent.id)
+                return replace(assignment, workflow=plan.dump(), inputs=given, arguments={})
 
     def _id_of(self, assignment: Assignment) -> str:
         if not assignment.idempotency_key:
             return str(uuid4())
         return str(uuid5(NAMESPACE_URL, f"interhub:{assignment.principal.key}:{assignment.idempotency_key}"))
 
-    async def _create(self, run_id: str, assignment: Assignment) -> RunRecord | None:
+    async def _is_short(self, assignment: Assignment) -> bool:
+        if self._short is None or not assignment.agent_id:
+            return False
+        return is_short(assignment, (await self._agents(assignment.principal.tenant)).get(assignment.agent_id))
+
+    async def _create(self, run_id: str, assignment: Assignment, *, unrecorded: bool = False) -> RunRecord | None:
         """Write a run, and its first event with it; None when one of that id is there."""
         at = datetime.now(UTC)
         context_id = assignment.context_id or assignment.goal.context_id or str(uuid4())
         shaped = assignment_to_json(replace(assignment, context_id=context_id))
         spec: dict[str, Json] = {**shaped, "root": run_id, "prefix": "", "trail": []}
+        if unrecorded:
+            spec[UNRECORDED] = True
+        spec["answer_within_s"] = self._answer_within_s
         said = text_of(assignment.goal.parts)
         record = RunRecord(
             id=run_id,

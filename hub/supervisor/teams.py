@@ -47,7 +47,7 @@ from .envelope import mapping, sequence, text
 from .model import Plan, input_schema
 from .plan_check import check_plan, nearest
 from .router import agents_in_plan, reach
-from .run import Answer, Assignment, Event, EventKind, Run, RunState
+from .run import Answer, Assignment, Event, EventKind, Question, Run, RunState
 
 TEAM = "team"
 WORKFLOW = "workflow"
@@ -251,12 +251,21 @@ class SupervisedAdapter:
         yield SupervisedConnection(self._runs, label)
 
 
+def _asked(run: Run, principal: Principal) -> Question | None:
+    """Return what a run asks a principal; None where it asks nothing, or somebody else."""
+    if not run.state.interrupted:
+        return None
+    return next((question for question in run.questions if question.is_for(principal)), None)
+
+
 class SupervisedConnection:
     """Calls of one team or workflow."""
 
-    def __init__(self, runs: Runs, agent_id: str) -> None:
+    def __init__(self, runs: Runs, agent_id: str, *, directly: bool = False) -> None:
+        """`directly`: runs are of one call of the agent's capability, which is no team or workflow."""
         self._runs = runs
         self._agent_id = agent_id
+        self._directly = directly
         self._owners: dict[str, Principal] = {}
 
     async def call(self, call: Call, report: Report) -> Outcome:
@@ -288,7 +297,7 @@ class SupervisedConnection:
     async def _follow(self, run: Run, call: Call, report: Report, after: int) -> Outcome:
         try:
             with anyio.move_on_after(call.timeout_s):
-                while not (run.state.ended or run.state.interrupted):
+                while not (run.state.ended or _asked(run, call.principal)):
                     events = await self._runs.events(call.principal, run.id, after)
                     for event in events:
                         await self._pass_on(event, report)
@@ -311,14 +320,14 @@ class SupervisedConnection:
             await report(Progress(text=f"{event.step}: {verb}"))
 
     def _outcome(self, run: Run, call: Call) -> Outcome:
-        if run.state.interrupted and run.questions:
-            question = run.questions[0]
+        if (question := _asked(run, call.principal)) is not None:
             return InputRequired(
                 question=question.parts,
                 schema=question.schema,
                 state={"run": run.id, "question": question.id},
                 auth=question.auth,
                 requests=question.requests,
+                approval=question.approval,
             )
         match run.state:
             case RunState.COMPLETED:
@@ -336,6 +345,17 @@ class SupervisedConnection:
     def _assignment(self, call: Call) -> Assignment:
         arguments = call.arguments
         message = call.message
+        if self._directly:
+            return Assignment(
+                principal=call.principal,
+                goal=message or Message(role=Role.USER, parts=()),
+                agent_id=self._agent_id,
+                capability=call.capability,
+                arguments=arguments if message is None else {},
+                context_id=call.context_id,
+                idempotency_key=call.idempotency_key,
+                budget=call.budget,
+            )
         if message is None:
             said = text(arguments, "message")
             data: Json = {name: value for name, value in arguments.items() if name != "message"}

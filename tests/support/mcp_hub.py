@@ -99,6 +99,9 @@ class SmallHub:
         if call.capability in self.denied:
             raise NotAllowed(f"{call.capability} of agent {agent.id}", "the test says so")
 
+    def asks_first(self, agent: Agent, call: Call) -> bool:
+        return False
+
     def record(self, agent: Agent, call: Call, *, outcome: str, started: float) -> None:
         self.records.append((call.principal.subject, call.capability, outcome))
 

@@ -258,7 +258,11 @@ class HubHandler(RequestHandler):
             run = await self._wait(context, run)  # what was sent before comes first
         if run.state.interrupted:
             answer = Answer(
-                parts=message.parts, accepted=not wishes.declined, message_id=message.message_id, by=principal
+                parts=message.parts,
+                accepted=not wishes.declined,
+                message_id=message.message_id,
+                digest=wishes.digest,
+                by=principal,
             )
             return await self._hub.answer(run.id, answer, question_id=wishes.question_id)
         if run.state.ended:

@@ -14,7 +14,7 @@ PREFIX = "interhub/"
 DELEGATE_SKILL = "delegate"
 """The skill of the hub's own card that takes any goal."""
 
-_KNOWN = frozenset({"agent", "skill", "capability", "workflow", "inputs", "members", "question", "declined"})
+_KNOWN = frozenset({"agent", "skill", "capability", "workflow", "inputs", "members", "question", "declined", "digest"})
 _SKILL_ALIASES = ("skillId", "skill_id", "skill")
 """A2A has no field for the skill that is meant; these are what clients write into a message's metadata instead."""
 
@@ -29,6 +29,7 @@ class Wishes:
     inputs: JsonObject = field(default_factory=empty_object)
     members: tuple[str, ...] = ()
     question_id: str = ""
+    digest: str = ""
     declined: bool = False
 
 
@@ -75,6 +76,7 @@ def wishes_of(metadata: JsonObject, *, within: str = "") -> Wishes:
         inputs=_object(metadata, "inputs"),
         members=_texts(metadata, "members"),
         question_id=_text(metadata, "question"),
+        digest=_text(metadata, "digest"),
         declined=_flag(metadata, "declined"),
     )
 

@@ -27,6 +27,10 @@ TASK_KEY = "interhub/task"
 GENERATION_KEY = "interhub/generation"
 QUESTION_KEY = "interhub/question"
 SCHEMA_KEY = "interhub/schema"
+DIGEST_KEY = "interhub/digest"
+APPROVAL_KEY = "interhub/approval"
+ANSWER_BY_KEY = "interhub/answerBy"
+EXPIRES_KEY = "interhub/expiresAt"
 REASON_KEY = "interhub/reason"
 
 _STATES: Mapping[RunState, a2a.TaskState] = {
@@ -102,6 +106,14 @@ def status_of(run: Run) -> a2a.TaskStatus:
 def question_message(question: Question) -> Message:
     """Return what is asked as the agent's message; its metadata says who asks, and the schema of the answer."""
     metadata: dict[str, Json] = {QUESTION_KEY: question.id, STEP_KEY: question.step, AGENT_KEY: question.agent_id}
+    if question.digest:
+        metadata[DIGEST_KEY] = question.digest
+    if question.approval:
+        metadata[APPROVAL_KEY] = True
+    if question.answer_by:
+        metadata[ANSWER_BY_KEY] = list(question.answer_by)
+    if question.expires_at is not None:
+        metadata[EXPIRES_KEY] = question.expires_at.isoformat()
     if question.schema is not None:
         metadata[SCHEMA_KEY] = question.schema
     return Message(role=Role.AGENT, parts=question.parts, message_id=question.id, metadata=metadata)

@@ -149,7 +149,14 @@ class McpAgentFace:
 
     def _front(self, agent: Agent, tasks: anyio.abc.TaskGroup) -> "Relay | AgentTools":
         if agent.adapter == RELAYED:
-            return Relay(self._hub, agent, tasks, state_key=self._state_key)
+            return Relay(
+                self._hub,
+                agent,
+                tasks,
+                self._calls,
+                state_key=self._state_key,
+                question_wait_s=self._question_wait_s,
+            )
         return AgentTools(
             self._calls, agent, state_key=self._state_key, question_wait_s=self._question_wait_s, runs=self._runs
         )

@@ -49,6 +49,10 @@ class AgentHub(Protocol):
         """
         ...
 
+    def asks_first(self, agent: Agent, call: Call) -> bool:
+        """Whether the policy wants a person asked before this call."""
+        ...
+
     def record(self, agent: Agent, call: Call, *, outcome: str, started: float) -> None:
         """Append the audit record of one request of a relay; `started` is a `perf_counter()`."""
         ...

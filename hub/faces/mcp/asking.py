@@ -41,13 +41,24 @@ class Answerable(Protocol):
         ...
 
 
-def asked_by(questions: Iterable[Question], *, client: Client, notes: Mapping[str, str]) -> dict[str, Asked]:
-    """Return what is asked, by its key. `notes` say what was wrong with the last answer under a key."""
+def asked_by(
+    questions: Iterable[Question], *, of: Principal, client: Client, notes: Mapping[str, str]
+) -> dict[str, Asked]:
+    """Return what a principal is asked, by its key. `notes` say what was wrong with the last answer under a key."""
     found: dict[str, Asked] = {}
     for question in questions:
+        if not question.is_for(of):
+            continue
         asker = question.agent_id or "The run"
         if not question.requests:
-            form = form_of(question.parts, question.schema, asker=asker, auth=question.auth, client=client)
+            form = form_of(
+                question.parts,
+                question.schema,
+                asker=asker,
+                auth=question.auth,
+                client=client,
+                approval=question.approval,
+            )
             found[question.id] = Asked(question=question, request="", form=form.noted(notes.get(question.id, "")))
         for key, request in zip(keys_of(question), question.requests, strict=False):
             form = form_of(request.question, request.schema, asker=asker, auth=request.auth, client=client)

@@ -23,11 +23,14 @@ _KEY = "question"
 class Unanswerable(RemoteRefused):
     """The agent asks something and this client cannot be asked."""
 
+    run_id = ""
+    """The run that asks, where it is one."""
+
     def __str__(self) -> str:
-        return (
-            f"{self.where} asks: {self.why}\nThis client cannot be asked (it has no elicitation). "
-            "Use `delegate` with this agent and capability: its question stays open until `answer` is called."
-        )
+        asks = f"{self.where} asks: {self.why}\nThis client cannot be asked (it has no elicitation). "
+        if self.run_id:
+            return asks + f"Have the user answer, call `answer` with run_id {self.run_id}, then `run_result`."
+        return asks + "Use `delegate` with this agent and capability: its question stays open until `answer` is called."
 
 
 class DirectCalls:
@@ -70,7 +73,10 @@ class DirectCalls:
             forms = _forms(turn, agent_id, outcome)
             match turn.client.asking:
                 case Asking.NEVER:
-                    raise Unanswerable(agent_id, question_text(outcome.question))
+                    refused = Unanswerable(agent_id, question_text(outcome.question))
+                    if isinstance(outcome.state, Mapping):
+                        refused.run_id = str(outcome.state.get("run") or "")
+                    raise refused
                 case Asking.RETRY:
                     kept = {name: _form_to_json(form) for name, form in forms.items()}
                     return turn.ask_by_retry(forms, {"key": key, "state": outcome.state, "forms": kept, "given": {}})
@@ -127,7 +133,14 @@ def _value(parts: Sequence[Part]) -> Json:
 
 def _forms(turn: Turn, agent_id: str, outcome: InputRequired) -> dict[str, Form]:
     if not outcome.requests:
-        form = form_of(outcome.question, outcome.schema, asker=agent_id, auth=outcome.auth, client=turn.client)
+        form = form_of(
+            outcome.question,
+            outcome.schema,
+            asker=agent_id,
+            auth=outcome.auth,
+            client=turn.client,
+            approval=outcome.approval,
+        )
         return {_KEY: form}
     return {
         request.key: form_of(request.question, request.schema, asker=agent_id, auth=request.auth, client=turn.client)

@@ -127,8 +127,16 @@ class Form:
                     raise AnswerUnreadable(f"The answer must be JSON: {error}.") from error
 
 
-def form_of(parts: Sequence[Part], schema: JsonObject | None, *, asker: str, auth: bool, client: Client) -> Form:
-    """Make the form of a question. It names who asks."""
+def form_of(
+    parts: Sequence[Part],
+    schema: JsonObject | None,
+    *,
+    asker: str,
+    auth: bool,
+    client: Client,
+    approval: bool = False,
+) -> Form:
+    """Make the form of a question. It names who asks. Of an `approval`, to accept the form is to approve."""
     text = question_text(parts)
     message = f"{asker} asks: {text}" if text else f"{asker} asks for your input."
     url = next((part.url for part in parts if isinstance(part, UrlPart)), "")
@@ -137,6 +145,8 @@ def form_of(parts: Sequence[Part], schema: JsonObject | None, *, asker: str, aut
             return Form(message=message, shape=Shape.CONSENT, schema={}, url=url)
         if url:
             message += f"\nOpen {url} and come back."
+        return Form(message=message, shape=Shape.CONSENT, schema={"type": "object", "properties": {}})
+    if approval and schema is None:
         return Form(message=message, shape=Shape.CONSENT, schema={"type": "object", "properties": {}})
     if schema is None:
         return _one_field(message, Shape.TEXT, {"type": "string", "title": "Answer"})

@@ -58,6 +58,12 @@ RUN_SCHEMA: JsonObject = {
                     "question_id": {"type": "string"},
                     "agent": {"type": "string"},
                     "text": {"type": "string"},
+                    "approval": {"type": "boolean", "description": "Only yes or no is wanted."},
+                    "answer_by": {
+                        "type": "array",
+                        "items": {"type": "string"},
+                        "description": "Who else than the user must answer; the run waits for them.",
+                    },
                     "schema": {"type": "object", "description": "JSON Schema of the answer; without it, text."},
                     "url": {"type": "string", "description": "Where the user must go first."},
                 },
@@ -158,6 +164,10 @@ def question_view(question: Question) -> dict[str, Json]:
         "agent": question.agent_id,
         "text": question_text(question.parts),
     }
+    if question.approval:
+        view["approval"] = True
+    if question.answer_by:
+        view["answer_by"] = list(question.answer_by)
     if question.schema is not None:
         view["schema"] = question.schema
     url = next((part.url for part in question.parts if isinstance(part, UrlPart)), "")

@@ -194,7 +194,7 @@ class RunTasks:
 
     async def _update(self, ctx: Context, params: TaskUpdateParams) -> dict[str, Any]:
         run, _ = await self._task(ctx, params.task_id)
-        asked = asked_by(run.questions, client=_client(ctx), notes={})
+        asked = asked_by(run.questions, of=principal_of(ctx), client=_client(ctx), notes={})
         wrong: list[str] = []
         for key, response in params.input_responses.items():
             if key not in asked:  # never asked, or answered already: to be ignored (SEP-2663, task update requests)
@@ -251,7 +251,7 @@ class RunTasks:
         task_id = _id(run, view)
         if status == "input_required":
             client = _client(ctx)
-            asked = asked_by(run.questions, client=client, notes={})
+            asked = asked_by(run.questions, of=principal_of(ctx), client=client, notes={})
             if client.asking is not Asking.NEVER and asked:
                 requests = {key: _wire(types.ElicitRequest(params=each.form.params())) for key, each in asked.items()}
                 return {**_told(run, task_id, status), "inputRequests": requests}

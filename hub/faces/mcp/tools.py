@@ -190,7 +190,7 @@ class OwnTools:
         settled, notes, dismissed = await self._take_answers(turn, run_id)
         for _ in range(MAX_ROUNDS):
             run, after = await self._watch(turn, run_id, after, wait_s, settled)
-            asked = asked_by(run.questions, client=turn.client, notes=notes)
+            asked = asked_by(run.questions, of=turn.principal, client=turn.client, notes=notes)
             asked = {key: each for key, each in asked.items() if key not in settled}
             if dismissed or not asked or turn.client.asking is Asking.NEVER:
                 return whole(run, limit)
@@ -232,7 +232,7 @@ class OwnTools:
         if not turn.state or not turn.answers:
             return settled, notes, dismissed
         run = await self._hub.run(turn.principal, run_id)
-        asked = asked_by(run.questions, client=turn.client, notes={})
+        asked = asked_by(run.questions, of=turn.principal, client=turn.client, notes={})
         for key, result in turn.answers.items():
             each = asked.get(key)
             if each is None:  # somebody else was first, or the run has ended

@@ -44,6 +44,10 @@ class AddUrl(_Add):
     allow_bad_signature: bool = Field(
         default=False, description="Its card is taken even where a signature does not fit."
     )
+    credentials: dict[str, str] = Field(
+        default={},
+        description="By a security scheme of the A2A agent's card: `${TOKEN}`, or `${ID}:${SECRET}` for Basic and OAuth.",
+    )
 
     def source(self) -> Source:
         """Return it as discovery knows it."""
@@ -53,6 +57,7 @@ class AddUrl(_Add):
             protocol=self.protocol,
             allow_private=self.allow_private,
             allow_bad_signature=self.allow_bad_signature,
+            credentials=self.credentials,
         )
 
 
@@ -267,11 +272,28 @@ class RunQuery(Body):
     wait_s: float = Field(default=0.0, ge=0, le=3600, description="Seconds to wait for the run to end or to ask.")
 
 
-class AnswerRun(MessageBody):
+class ApprovalsQuery(Body):
+    """Which questions are listed."""
+
+    state: Literal["open", "answered", "closed", "expired", "any"] = Field(
+        default="open", description="Only those in this state; `any` is all."
+    )
+    limit: int = Field(default=50, ge=1, le=200)
+
+
+class AnswerQuestion(MessageBody):
+    """The answer to a question."""
+
+    accepted: bool = Field(default=True, description="False declines to answer.")
+    digest: str = Field(
+        default="", description="The question's digest as it was seen: the answer is refused where it is another now."
+    )
+
+
+class AnswerRun(AnswerQuestion):
     """The answer to what a run asks."""
 
     question_id: str = Field(default="", description="Which question; without it, the one that is open.")
-    accepted: bool = Field(default=True, description="False declines to answer.")
     wait_s: float = Field(default=0.0, ge=0, le=3600, description="Seconds to wait for the run to end or to ask.")
 
 

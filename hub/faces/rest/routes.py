@@ -21,6 +21,7 @@ from interhub.hub.service import Hub
 from interhub.hub.supervisor.model import plan_schema
 from interhub.hub.supervisor.run import Answer, Assignment, Event, Run
 
+from .approvals import approval_operations
 from .bodies import (
     AddAgent,
     AgentsQuery,
@@ -79,7 +80,8 @@ def operations(
 ) -> list[Operation[Any, Any]]:
     """Return all that can be asked."""
     agents, runs = _Agents(hub, StateSeal(state_key or secrets.token_bytes(32))), _Runs(hub, pushes)
-    listed: list[Operation[Any, Any]] = [*agents.operations(), *runs.operations(), *_probes(hub, readiness, replicas)]
+    listed: list[Operation[Any, Any]] = [*agents.operations(), *runs.operations(), *approval_operations(hub)]
+    listed += _probes(hub, readiness, replicas)
     if upkeep is not None:
         listed += upkeep.operations()
 
@@ -379,7 +381,7 @@ class _Runs:
 
     async def answer(self, asked: Asked[AnswerRun, None]) -> Response:
         body = asked.body
-        answer = Answer(parts=body.read(""), accepted=body.accepted, by=asked.principal)
+        answer = Answer(parts=body.read(""), accepted=body.accepted, digest=body.digest, by=asked.principal)
         run = await self._hub.answer(asked.path("run_id"), answer, question_id=body.question_id)
         return json_response(run_shape(await self._settled(asked, run, body.wait_s)))
 

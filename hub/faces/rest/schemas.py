@@ -188,9 +188,27 @@ SCHEMAS: dict[str, Schema] = {
         parts=_list("Part"),
         schema=_MAP_OR_NULL,
         auth=_FLAG,
+        capability=_TEXT,
+        approval=_FLAG,
+        asked_by=_TEXT,
+        answer_by={"type": "array", "items": _TEXT},
+        digest=_TEXT,
         asked_at=_DATE,
         expires_at=_DATE_OR_NULL,
     ),
+    "Approval": {
+        "description": "A question, with its state, and whether it is for the caller to answer.",
+        "allOf": [
+            ref("Question"),
+            _object(
+                state={"enum": ["open", "answered", "closed", "expired"]},
+                answered_by=_TEXT,
+                accepted={"type": ["boolean", "null"]},
+                for_me=_FLAG,
+            ),
+        ],
+    },
+    "Approvals": _object(approvals=_list("Approval")),
     "StepView": _object(
         path=_TEXT,
         title=_TEXT,

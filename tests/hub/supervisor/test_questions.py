@@ -201,7 +201,15 @@ async def test_what_the_policy_wants_asked_is_done_once_approved(tmp_path: Path,
         run = await world.done(await world.run("attic", workflow=APPROVAL))
         assert run.state is RunState.INPUT_REQUIRED
         assert "May janitor do delete" in text_of(run.questions[0].parts)
-        assert "the attic" in text_of(run.questions[0].parts)
+        assert [part.data for part in run.questions[0].parts if isinstance(part, DataPart)] == [
+            {
+                "agent": "janitor",
+                "capability": "delete",
+                "message": [{"text": "the attic"}],
+                "asked_by": "default/alice",
+                "step": "d",
+            }
+        ]
         assert agent.calls == []
         run = await answered(world, run, say("yes"))
         assert text_of(run.parts) == "gone"
