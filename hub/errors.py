@@ -9,11 +9,15 @@
     ├── NoCapableAgent           nobody registered can do it
     ├── RunNotFound              no such run, or somebody else's
     ├── RunEnded                 the run has ended and takes no more
+    ├── RunUnderWay              the run has not ended yet
     ├── QuestionNotFound         nothing is asked there, or it was answered
     ├── BudgetExceeded           the whole tree of a delegation has used what it was given
     ├── StepTimeout              a step took longer than its plan lets it
     ├── OutputInvalid            what a step gave does not fit what its plan wants
     ├── LimitReached             a loop's turns or a map's items are too many
+    ├── ModelUnavailable         a language model gave no answer
+    ├── ModelRefused             a language model declines
+    ├── NoPlan                   a planner came to no plan that can be carried out
     └── Unusable                 the hub cannot start, or not be reached
         ├── SettingsInvalid
         ├── DataDirUnusable
@@ -38,6 +42,7 @@ from interhub.adapters import (
     RemoteRejected,
     RemoteTimeout,
     RemoteUnavailable,
+    Usage,
 )
 from interhub.agent_cards import CardError, Json
 from interhub.registry import AgentExists, AgentNotFound, DatabaseError, ImportUnreadable, InvalidAgentId
@@ -158,6 +163,18 @@ class RunEnded(HubError):
         return f"run {self.run_id} has already ended ({self.state})"
 
 
+class RunUnderWay(HubError):
+    """The run has not ended yet."""
+
+    def __init__(self, run_id: str, state: str) -> None:
+        super().__init__(run_id, state)
+        self.run_id = run_id
+        self.state = state
+
+    def __str__(self) -> str:
+        return f"run {self.run_id} has not ended yet ({self.state}); wait for it, or cancel it first"
+
+
 class QuestionNotFound(HubError):
     """Nothing is asked under that id, or it has been answered or has expired."""
 
@@ -217,6 +234,45 @@ class LimitReached(HubError):
 
     def __str__(self) -> str:
         return self.what
+
+
+class ModelUnavailable(HubError):
+    """A language model gave no answer."""
+
+    def __init__(self, model: str, why: str, passing: bool = True, retry_after_s: float | None = None) -> None:
+        super().__init__(model, why, passing, retry_after_s)
+        self.model = model
+        self.why = why
+        self.passing = passing
+        """True when another call may go better."""
+        self.retry_after_s = retry_after_s
+
+    def __str__(self) -> str:
+        return f"the model {self.model!r} gave no answer: {self.why}"
+
+
+class ModelRefused(HubError):
+    """A language model, or a filter of its provider, declines."""
+
+    def __init__(self, model: str, why: str, usage: Usage | None = None) -> None:
+        super().__init__(model, why, usage)
+        self.model = model
+        self.why = why
+        self.usage = usage
+
+    def __str__(self) -> str:
+        return f"the model {self.model!r} declines: {shown(self.why, 300)}"
+
+
+class NoPlan(HubError):
+    """A planner came to no plan that can be carried out."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(why)
+        self.why = why
+
+    def __str__(self) -> str:
+        return self.why
 
 
 class Unusable(HubError):
@@ -314,11 +370,15 @@ TABLE: Mapping[type[Exception], Status] = {
     NoCapableAgent: Status(http=422, jsonrpc=-32602, reason="NO_CAPABLE_AGENT"),
     RunNotFound: Status(http=404, jsonrpc=-32001, reason="TASK_NOT_FOUND"),
     RunEnded: Status(http=409, jsonrpc=-32002, reason="TASK_NOT_CANCELABLE"),
+    RunUnderWay: Status(http=409, jsonrpc=-32602, reason="RUN_UNDER_WAY"),
     QuestionNotFound: Status(http=409, jsonrpc=-32602, reason="QUESTION_NOT_FOUND"),
     BudgetExceeded: Status(http=429, jsonrpc=-32603, reason="BUDGET_EXCEEDED"),
     StepTimeout: Status(http=504, jsonrpc=-32603, reason="STEP_TIMEOUT"),
     OutputInvalid: Status(http=502, jsonrpc=-32603, reason="OUTPUT_INVALID"),
     LimitReached: Status(http=422, jsonrpc=-32603, reason="LIMIT_REACHED"),
+    ModelUnavailable: Status(http=502, jsonrpc=-32603, reason="MODEL_UNAVAILABLE"),
+    ModelRefused: Status(http=422, jsonrpc=-32603, reason="MODEL_REFUSED"),
+    NoPlan: Status(http=422, jsonrpc=-32603, reason="NO_PLAN"),
     Unusable: Status(http=503, jsonrpc=-32603, reason="UNAVAILABLE"),
     AgentNotFound: Status(http=404, jsonrpc=-32602, reason="AGENT_NOT_FOUND"),
     AgentExists: Status(http=409, jsonrpc=-32602, reason="AGENT_EXISTS"),

@@ -345,6 +345,40 @@ class Hub:
         self._note(principal, "run_cancel", run_id)
         return run
 
+    async def pause(self, principal: Principal, run_id: str) -> Run:
+        """Have a run begin no further step; what is under way ends.
+
+        Raises:
+            RunNotFound: there is none of that id, or it is somebody else's.
+            RunEnded: it has ended.
+        """
+        run = await self._supervisor.pause(principal, run_id)
+        self._note(principal, "run_pause", run_id)
+        return run
+
+    async def resume(self, principal: Principal, run_id: str) -> Run:
+        """Let a paused run go on.
+
+        Raises:
+            RunNotFound: there is none of that id, or it is somebody else's.
+            RunEnded: it has ended.
+        """
+        run = await self._supervisor.resume(principal, run_id)
+        self._note(principal, "run_resume", run_id)
+        return run
+
+    async def rerun(self, principal: Principal, run_id: str, *, from_step: str) -> Run:
+        """Begin a new run that does an ended one again from a step on, with the results of the steps before.
+
+        Raises:
+            RunNotFound: there is none of that id, or it is somebody else's.
+            RunUnderWay: it has not ended.
+            BadRequest: its plan has no such step.
+        """
+        run = await self._supervisor.rerun(principal, run_id, from_step)
+        self._note(principal, "run_rerun", run.id, detail={"of": run_id, "from": from_step})
+        return run
+
     async def answer(self, run_id: str, answer: Answer, *, question_id: str = "") -> Run:
         """Answer what a run asks; without a question's id, the one that is open.
 

@@ -117,6 +117,10 @@ class Engine(Protocol):
         """Remove what is recorded of runs that have ended, and of their children."""
         ...
 
+    async def recorded(self, run_id: str) -> Mapping[str, Json]:
+        """Return what the steps of a run gave, by name, but for those of its children."""
+        ...
+
     async def result(self, run_id: str) -> JsonObject | None:
         """Return what a run that is done returned; None for any other."""
         ...

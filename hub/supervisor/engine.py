@@ -449,6 +449,12 @@ class DbosEngine:
         handles = DBOS._recover_pending_workflows(list(executor_ids))  # pyright: ignore[reportPrivateUsage]
         return len(handles)
 
+    async def recorded(self, run_id: str) -> Mapping[str, Json]:
+        """Return what the steps of a run gave, by name, but for those of its children."""
+        known = await anyio.to_thread.run_sync(self._checkpoints_of().known, run_id)
+        ours = [one for one in known.values() if one.serialization == _SERIALIZER.name() and one.output is not None]
+        return {one.name: cast("Json", orjson.loads(one.output or "null")) for one in ours}
+
     async def result(self, run_id: str) -> JsonObject | None:
         """Return what a run that is done returned; None for any other."""
         found = await DBOS.list_workflows_async(workflow_ids=[run_id], load_input=False)

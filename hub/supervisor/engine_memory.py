@@ -171,6 +171,12 @@ class MemoryEngine:
                 del self.records[name]
                 self._tasks.pop(name, None)
 
+    async def recorded(self, run_id: str) -> Mapping[str, Json]:
+        """Return what the steps of a run gave, by name."""
+        record = self.records.get(run_id)
+        calls = record.calls.values() if record is not None else ()
+        return {name.removeprefix("step "): given for name, given in calls if name.startswith("step ")}
+
     async def result(self, run_id: str) -> JsonObject | None:
         """Return what a run that is done returned."""
         return self.records[run_id].result if run_id in self.records else None

@@ -43,6 +43,7 @@ from .outcome import outcome_of, tell_plan
 from .outputs import fitted
 from .pauses import Pauses
 from .planner import Planned
+from .rerun import Earlier
 from .run import EventKind
 from .scene import Scene
 from .shown import Shown
@@ -59,12 +60,14 @@ class Execution:
         durable: Durable,
         given: JsonObject,
         *,
+        earlier: Earlier,
         delegator: Delegator,
         journal: Journal,
         signals: Signals,
         pauses: Pauses,
         database: sa.Engine,
     ) -> None:
+        self._earlier = earlier
         self._pauses = pauses
         self._durable = durable
         self._given = given
@@ -192,7 +195,7 @@ class Execution:
         elif following.value is not None:
             leaf.errors = list(following.errors) if following.errors else None
             await self._end_inside(leaf, await pack(self._journal, following.value, self._scene.root), following.value)
-        elif following.pause_s > 0:
+        elif following.pause_s > 0 and leaf.path not in self._earlier.steps:
             leaf.asked = {"bodies": True}
             leaf.pending = following.bodies
             leaf.branch = await self._durable.begin_receive(f"pause:{leaf.path}:{len(leaf.frames)}", following.pause_s)
@@ -226,6 +229,9 @@ class Execution:
         self._scene.begin_leaf(leaf, 1)
         refused: JsonObject | None = None
         try:
+            if (kept := self._earlier.envelope(leaf.path, step)) is not None:
+                await self._keep(leaf, kept)
+                return
             spec = call_of(step)
             if spec is not None:
                 refused = await self._starter.call(leaf, order_of(self._scene, leaf, spec, self._scene.planned, values))
@@ -259,6 +265,13 @@ class Execution:
             within_s = _shortest(step.timeout_s, step.budget.wall_s if step.budget is not None else None)
             if within_s is not None:
                 leaf.timer = await self._durable.begin_receive(f"timer:{leaf.path}", within_s)
+
+    async def _keep(self, leaf: Leaf, envelope: JsonObject) -> None:
+        """End a leaf as it ended in the run that this one takes over from."""
+        self._scene.decided(leaf, f"kept from run {self._earlier.run_id}")
+        if isinstance(leaf.node.step, PlanStep):
+            self._memory.take_back(envelope)
+        await self._end(leaf, {**envelope, "attempts": attempts_of(envelope)}, final=True)
 
     # Taking what branches gave
 

@@ -11,6 +11,7 @@ What it tells the journal on the way it tells again on a replay, where it is kno
 but in the last recorded step, which appends the run's final event.
 """
 
+import anyio.to_thread
 import sqlalchemy as sa
 
 from interhub.adapters.content import message_from_json
@@ -33,25 +34,52 @@ from .execution import Execution
 from .facts import final_fact
 from .journal import Journal, outlasting
 from .model import load_plan
+from .pauses import Pauses
 from .planner import Planned, Planners, Task, declared
+from .rerun import PLAN, Earlier
+from .waits import Signals
 
 
 class Interpreter:
     """Executes runs. One for all of them: what a run knows is in its `Execution`."""
 
-    def __init__(self, *, planners: Planners, delegator: Delegator, journal: Journal, database: sa.Engine) -> None:
+    def __init__(
+        self,
+        *,
+        planners: Planners,
+        delegator: Delegator,
+        journal: Journal,
+        signals: Signals,
+        pauses: Pauses,
+        database: sa.Engine,
+    ) -> None:
         self._planners = planners
         self._delegator = delegator
         self._journal = journal
+        self._signals = signals
+        self._pauses = pauses
         self._database = database
 
     async def execute(self, durable: Durable, given: JsonObject) -> JsonObject:
         """Execute a run or child run, and return its envelope."""
         if given.get("version") != VERSION:
             return failed_because("INTERNAL", f"the run was begun by another interhub (format {given.get('version')})")
-        execution = Execution(durable, given, delegator=self._delegator, journal=self._journal, database=self._database)
+        earlier = Earlier()
+        if "earlier" in given:
+            earlier = await outlasting(lambda: anyio.to_thread.run_sync(Earlier.of, given, self._database))
+        execution = Execution(
+            durable,
+            given,
+            earlier=earlier,
+            delegator=self._delegator,
+            journal=self._journal,
+            signals=self._signals,
+            pauses=self._pauses,
+            database=self._database,
+        )
         execution.begin()
-        planned = await self._plan(durable, given)
+        await self._pauses.passed(text(given, "root"))
+        planned = await self._plan(durable, given, earlier)
         if isinstance(planned, Planned):
             envelope = await execution.carry_out(planned)
         else:
@@ -70,7 +98,7 @@ class Interpreter:
         if run_id == root:
             await self._finish(root, failed(error))
 
-    async def _plan(self, durable: Durable, given: JsonObject) -> "Planned | JsonObject":
+    async def _plan(self, durable: Durable, given: JsonObject, earlier: Earlier) -> "Planned | JsonObject":
         task = task_of(given)
         try:
             known = declared(task)
@@ -96,7 +124,7 @@ class Interpreter:
                 }
             )
 
-        made = mapping(await durable.step("plan", make))
+        made = earlier.plan if earlier.plan is not None else mapping(await durable.step(PLAN, make))
         if made.get("ok") is not True:
             return made
         return Planned(

@@ -122,7 +122,14 @@ class Story:
         self.artifacts[made.artifact_id] = made
 
 
-def view(record: RunRecord, story: Story | None, questions: Sequence[Question], result: StepValue | None) -> Run:
+def view(
+    record: RunRecord,
+    story: Story | None,
+    questions: Sequence[Question],
+    result: StepValue | None,
+    *,
+    paused: bool = False,
+) -> Run:
     """Put a run together. Without a story it has no steps: for lists."""
     outcome = record.outcome or {}
     error = error_of(outcome) if record.state in (RunState.FAILED, RunState.REJECTED) else None
@@ -146,6 +153,9 @@ def view(record: RunRecord, story: Story | None, questions: Sequence[Question], 
         updated_at=record.updated_at,
         ended_at=record.ended_at,
         generation=record.generation,
+        paused=paused and not record.state.ended,
+        rerun_of=text(mapping(record.spec.get("earlier")), "run"),
+        rerun_from=text(mapping(record.spec.get("earlier")), "from"),
     )
 
 

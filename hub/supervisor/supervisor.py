@@ -25,7 +25,7 @@ from interhub.adapters import (
 from interhub.agent_cards import AgentCard, Binding, Endpoint, Json, JsonObject
 from interhub.hub.bus import Bus, NoBus
 from interhub.hub.dispatch import Dispatcher
-from interhub.hub.errors import NotAllowed, RunEnded, RunNotFound
+from interhub.hub.errors import NotAllowed, RunEnded, RunNotFound, RunUnderWay
 from interhub.hub.policy import Allow, Ask, Deny
 from interhub.registry import Agent, AgentNotFound, Registry
 from interhub.registry.database import reading
@@ -46,8 +46,9 @@ from .model import Plan
 from .order import direct_digest
 from .pauses import Pauses
 from .plan_check import check_plan
-from .planner import Planners, agent_workflow, standard_planners, workflow_inputs
+from .planner import Planners, agent_workflow, declared, standard_planners, workflow_inputs
 from .records import QuestionRecord, RunRecord
+from .rerun import collected, dumped, use_blobs
 from .router import Router
 from .run import Answer, Approval, Assignment, Event, EventKind, Run, RunFilter, RunPage, RunState
 from .short import UNRECORDED, ShortRuns, is_short
@@ -411,6 +412,56 @@ class Supervisor:
         await self._pauses.resume(run_id, principal)
         return await self.get(principal, run_id)
 
+    async def rerun(self, principal: Principal, run_id: str, from_step: str) -> Run:
+        """Begin a new run that does an ended one again from a step on, and takes over what came before.
+
+        Raises:
+            RunNotFound: there is none of that id, or it is somebody else's.
+            RunUnderWay: it has not ended.
+            BadRequest: its plan has no such step.
+        """
+        record = await self._owned(principal, run_id)
+        if not record.state.ended:
+            raise RunUnderWay(run_id, record.state.value)
+        story = await self._story(run_id, record.generation)
+        planned = declared(task_of(record.spec))
+        kept = await collected(record, story.ordered(), planned, from_step, self._engine, self._database)
+        data, new_id, at = dumped(kept), str(uuid4()), datetime.now(UTC)
+
+        def keep(connection: sa.Connection) -> str:
+            use_blobs(connection, new_id, kept)
+            return records.put_blob(connection, data, at, run_id=new_id)
+
+        blob = await self._journal.write(keep)
+        spec: dict[str, Json] = {
+            **record.spec,
+            "root": new_id,
+            "key": "",
+            "earlier": {"run": run_id, "from": from_step, "blob": blob},
+        }
+        fresh = replace(
+            record,
+            id=new_id,
+            spec=spec,
+            state=RunState.SUBMITTED,
+            outcome=None,
+            created_at=at,
+            updated_at=at,
+            ended_at=None,
+            generation=0,
+        )
+        payload: dict[str, Json] = {
+            "goal": record.goal,
+            "agent": record.agent_id,
+            "workflow": text(mapping(record.spec.get("workflow")), "name"),
+            "context_id": record.context_id,
+            "rerun_of": run_id,
+            "rerun_from": from_step,
+        }
+        await self._write(fresh, payload)
+        await self._engine.start(new_id, spec, tenant=record.tenant)
+        return view(replace(fresh, generation=1), None, (), None)
+
     async def answer(self, principal: Principal, run_id: str, answer: Answer, question_id: str = "") -> Run:
         """Answer what a run asks; without a question's id, the one that is open. The first answer counts.
 
@@ -556,10 +607,15 @@ class Supervisor:
             "workflow": text(mapping(assignment.workflow), "name"),
             "context_id": context_id,
         }
+        return replace(record, generation=1) if await self._write(record, payload) else None
+
+    async def _write(self, record: RunRecord, payload: JsonObject) -> bool:
+        """Write a run and its first event; False when one of its id is there."""
         # The journal comes first: a run that is written but not started is started at the next start-up.
         began = self._journal.write(lambda connection: records.add_run(connection, record))
-        self._journal.post(Fact(run_id=run_id, kind=EventKind.RUN_SUBMITTED, at=at, payload=payload))
-        return replace(record, generation=1) if await began else None
+        at = record.created_at
+        self._journal.post(Fact(run_id=record.id, kind=EventKind.RUN_SUBMITTED, at=at, payload=payload))
+        return await began
 
     # After a crash
 

@@ -1,12 +1,16 @@
 """Runs that wait: for a time, or for an event that is delivered to each of them once.
 
-An event reaches the steps that wait for it when it comes; one that nobody waits for is gone. What each step got is
-written before its run is told, and told again at start-up, so that a crash in between loses nothing.
+An event reaches the steps that wait for it when it comes, and those that begin to within a minute, where their run was
+there already: what a step has set going may answer before the next step waits for it. What each step got is written
+before its run is told, and told again at start-up, so that a crash in between loses nothing.
 """
 
-from collections.abc import Mapping, Sequence
+import asyncio
+from collections.abc import Collection, Mapping, Sequence
+from contextvars import Context
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from typing import cast
 from uuid import NAMESPACE_URL, uuid4, uuid5
 
@@ -15,7 +19,7 @@ from sqlalchemy import Connection, select, update
 
 from interhub.adapters import DataPart
 from interhub.agent_cards import Json, JsonObject, empty_object
-from interhub.registry.database import insert_new, reading, waits
+from interhub.registry.database import insert_new, occurrences, reading, runs, waits
 
 from .durable import Branch, Engine
 from .envelope import StepValue, failed_because, mapping, succeeded
@@ -28,6 +32,9 @@ from .template import TemplateFailed, render, render_all
 
 EVENT_WITHIN_S = 30 * 24 * 3600.0
 """How long a step waits for an event, where it says nothing else."""
+
+EARLY_S = 60.0
+"""How long before a step begins to wait an event may come that it gets all the same."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,8 +101,9 @@ def received(step: WaitStep, result: Json) -> dict[str, Json]:
 class Waiting:
     """Lets the steps of one execution wait."""
 
-    def __init__(self, scene: Scene) -> None:
+    def __init__(self, scene: Scene, signals: "Signals") -> None:
         self._scene = scene
+        self._signals = signals
 
     async def wait(self, leaf: Leaf, what: Wanted) -> Branch:
         """Begin to wait, and return what ends it."""
@@ -117,7 +125,9 @@ class Waiting:
                 "since": now,
                 "expires_at": until,
             }
-            await scene.journal.write(lambda connection: insert_new(connection, waits, row))
+            early = await scene.journal.write(lambda connection: _begin(connection, row))
+            if early is not None:
+                self._signals.tell(scene.durable.id, wait_id, early)
         scene.tell(
             EventKind.STEP_WAITING,
             scene.path(leaf),
@@ -147,26 +157,25 @@ class Signals:
         self._journal = journal
         self._engine = engine
         self._database = database
+        self._telling: set[asyncio.Task[None]] = set()
 
     async def deliver(self, signal: Signal) -> tuple[str, ...]:
         """Deliver an event to every step that waits for it now; returns the ids of their runs.
 
-        A step gets one event, the first that fits. The same event again finds nobody whom it has reached before.
+        A step gets one event, the first that fits, and a run the same event once.
         """
-        shaped: dict[str, Json] = {
-            "id": signal.id,
-            "name": signal.name,
-            "data": dict(signal.data),
-            "at": signal.at.isoformat(),
-        }
+        shaped = _shaped(signal.id, signal.name, signal.data, signal.at)
 
         def take(connection: Connection) -> list[tuple[str, str, str]]:
             query = select(waits).where(
                 waits.c.tenant == signal.tenant, waits.c.event == signal.name, waits.c.state == "open"
             )
             found: list[tuple[str, str, str]] = []
-            for row in connection.execute(query.order_by(waits.c.since, waits.c.id)).all():
-                if not fits(cast("JsonObject", row.match), signal.data):
+            _take_turns(connection, signal.tenant, signal.name)
+            rows = connection.execute(query.order_by(waits.c.since, waits.c.id)).all()
+            had = _had(connection, {row.run_id for row in rows})
+            for row in rows:
+                if (row.run_id, signal.id) in had or not fits(cast("JsonObject", row.match), signal.data):
                     continue
                 taking = update(waits).where(waits.c.id == row.id, waits.c.state == "open")
                 if connection.execute(taking.values(state="delivered", delivered=shaped)).rowcount == 1:
@@ -185,6 +194,58 @@ class Signals:
             rows = connection.execute(query).all()
         for row in rows:
             await self._engine.send(row.workflow, row.id, row.delivered, key=row.id)
+
+    def tell(self, workflow: str, wait_id: str, shaped: JsonObject) -> None:
+        """Tell a run of an event that came before it waited; outside of the run's own context, and not awaited."""
+        work = self._engine.send(workflow, wait_id, shaped, key=wait_id)
+        task = asyncio.get_running_loop().create_task(work, context=Context())
+        self._telling.add(task)
+        task.add_done_callback(self._telling.discard)
+
+
+def _begin(connection: Connection, row: Mapping[str, object]) -> dict[str, Json] | None:
+    """Write that a step waits; returns the event that it need not wait for any more."""
+    tenant, name, run_id = cast("str", row["tenant"]), cast("str", row["event"]), cast("str", row["run_id"])
+    _take_turns(connection, tenant, name)
+    if not insert_new(connection, waits, row):
+        return None  # it waited before a crash; what it got is told at start-up
+    since = cast("datetime", row["since"]) - timedelta(seconds=EARLY_S)
+    query = (
+        select(occurrences)
+        .join(runs, runs.c.id == run_id)
+        .where(occurrences.c.tenant == tenant, occurrences.c.name == name)
+        .where(occurrences.c.taken_at >= since, occurrences.c.taken_at >= runs.c.created_at)
+        .order_by(occurrences.c.taken_at, occurrences.c.source, occurrences.c.id)
+    )
+    rows = connection.execute(query).all()
+    had = _had(connection, {run_id}) if rows else frozenset[tuple[str, str]]()
+    for early in rows:
+        event_id = f"{early.source}/{early.id}"
+        data = cast("JsonObject", early.data or {})
+        if (run_id, event_id) in had or not fits(cast("JsonObject", row["match"]), data):
+            continue
+        shaped = _shaped(event_id, name, data, early.at)
+        taking = update(waits).where(waits.c.id == row["id"])
+        connection.execute(taking.values(state="delivered", delivered=shaped))
+        return shaped
+    return None
+
+
+def _shaped(event_id: str, name: str, data: JsonObject, at: datetime) -> dict[str, Json]:
+    return {"id": event_id, "name": name, "data": dict(data), "at": at.isoformat()}
+
+
+def _had(connection: Connection, run_ids: Collection[str]) -> frozenset[tuple[str, str]]:
+    """Return which events runs have had: run and event."""
+    query = select(waits.c.run_id, waits.c.delivered).where(waits.c.run_id.in_(run_ids), waits.c.delivered.is_not(None))
+    return frozenset((row.run_id, str(mapping(row.delivered).get("id"))) for row in connection.execute(query))
+
+
+def _take_turns(connection: Connection, tenant: str, name: str) -> None:
+    """Let an event of a name and a step that begins to wait for it see each other; SQLite has one writer anyway."""
+    if connection.dialect.name == "postgresql":
+        key = int.from_bytes(sha256(f"{tenant}/{name}".encode()).digest()[:8], "big", signed=True)
+        connection.execute(sa.text("SELECT pg_advisory_xact_lock(:key)"), {"key": key})
 
 
 def fits(match: JsonObject, data: JsonObject) -> bool:

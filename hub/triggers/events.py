@@ -1,0 +1,133 @@
+"""Events on their way: taken once, then delivered to each subscription once, over crashes and replicas.
+
+What is to be delivered is written together with the event; then it is carried out, and noted. A hub that dies between
+leaves it open, and whichever hub looks next carries it out again: a run's id follows from trigger and event, so that
+the second time begins no other, and a waiting step takes an event once (`supervisor.waits`).
+"""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import cast
+
+import structlog
+
+from interhub.adapters import AdapterError, Message, Role, TextPart
+from interhub.agent_cards import Json, JsonObject
+from interhub.hub.errors import BadRequest, HubError, Unusable
+from interhub.hub.service import Hub
+from interhub.hub.supervisor.run import Assignment
+from interhub.hub.supervisor.template import TemplateFailed, render, render_all
+from interhub.hub.supervisor.waits import Signal, fits
+from interhub.registry import DatabaseError, RegistryError
+
+from .store import RETRY_S, Delivery, Occurrence, Registered, TriggerStore
+
+log = structlog.get_logger()
+
+
+class Events:
+    """Takes events, and delivers them."""
+
+    def __init__(self, store: TriggerStore, hub: Hub) -> None:
+        self._store = store
+        self._hub = hub
+
+    async def take(self, occurrence: Occurrence) -> tuple[list[Delivery], bool]:
+        """Take an event and deliver it; returns what became of it, and whether it was new.
+
+        Raises:
+            DatabaseUnusable: the database cannot be written; the event is not taken, or is delivered later.
+        """
+        known = await self._store.all(occurrence.tenant)
+        new = await self._store.take(occurrence, ["", *(one.id for one in known if wants(one, occurrence))])
+        if new:
+            log.info("event_taken", name=occurrence.name, source=occurrence.source or "api", event=occurrence.id)
+            for delivery in await self._store.deliveries_of(occurrence.tenant, occurrence):
+                await self._deliver(delivery)
+        return await self._store.deliveries_of(occurrence.tenant, occurrence), new
+
+    async def deliver_due(self, *, all_open: bool = False) -> int:
+        """Carry out the deliveries that are overdue; at start-up those too that a dead hub was about to do."""
+        before = datetime.now(UTC)
+        if all_open:
+            before += timedelta(seconds=2 * RETRY_S)
+        due = await self._store.due(before)
+        for delivery in due:
+            await self._deliver(delivery)
+        return len(due)
+
+    async def _deliver(self, delivery: Delivery) -> None:
+        occurrence = delivery.occurrence
+        try:
+            if delivery.subscription:
+                begun = await self._begin(delivery)
+            else:
+                begun = await self._hub.deliver(
+                    Signal(
+                        tenant=occurrence.tenant,
+                        name=occurrence.name,
+                        data=occurrence.data,
+                        id=f"{occurrence.source}/{occurrence.id}",
+                        at=occurrence.at,
+                    )
+                )
+        except (DatabaseError, Unusable) as error:
+            log.warning("delivery_put_off", trigger=delivery.subscription, event=occurrence.id, why=str(error))
+            await self._store.failed(delivery, str(error), again=True)
+        except (HubError, RegistryError, AdapterError, TemplateFailed) as error:
+            log.warning("delivery_failed", trigger=delivery.subscription, event=occurrence.id, why=str(error))
+            await self._store.failed(delivery, str(error), again=False)
+        except Exception as error:  # the edge: one delivery's trouble takes no other with it
+            log.exception("delivery_broke", trigger=delivery.subscription, event=occurrence.id)
+            await self._store.failed(delivery, f"the hub failed: {type(error).__name__}", again=True)
+        else:
+            await self._store.delivered(delivery, begun=begun)
+
+    async def _begin(self, delivery: Delivery) -> tuple[str, ...]:
+        """Begin the run that a trigger has for an event.
+
+        Raises:
+            BadRequest, PlanInvalid, AgentNotFound, CapabilityNotFound, TemplateFailed: it cannot be begun.
+        """
+        occurrence = delivery.occurrence
+        one = await self._store.get(occurrence.tenant, delivery.subscription)
+        if one is None or one.trigger.run is None:
+            raise BadRequest(f"trigger {delivery.subscription} was removed before the event was delivered")
+        run = await self._hub.submit(assignment_of(one, occurrence))
+        return (run.id,)
+
+
+def wants(one: Registered, occurrence: Occurrence) -> bool:
+    """Return whether a trigger begins a run for an event."""
+    trigger = one.trigger
+    mine = trigger.event == occurrence.name if trigger.event else one.id == occurrence.source
+    return mine and trigger.run is not None and fits(cast("JsonObject", trigger.match), occurrence.data)
+
+
+def assignment_of(one: Registered, occurrence: Occurrence) -> Assignment:
+    """Return what a trigger asks for on an event; the same each time, under the same key.
+
+    Raises:
+        TemplateFailed: one of its templates cannot be rendered.
+    """
+    spec = one.trigger.run
+    assert spec is not None, "only triggers that begin runs are asked"
+    event: dict[str, Json] = {
+        "name": occurrence.name,
+        "id": occurrence.id,
+        "at": occurrence.at.isoformat(),
+        "data": dict(occurrence.data),
+    }
+    values: Mapping[str, object] = {"event": event}
+    goal = str(render(spec.goal, values)) if spec.goal else ""
+    inputs = cast("JsonObject", render_all(cast("Json", spec.inputs), values))
+    return Assignment(
+        principal=one.owner,
+        goal=Message(role=Role.USER, parts=(TextPart(text=goal),) if goal else ()),
+        agent_id=spec.agent,
+        capability=spec.capability,
+        arguments=inputs if spec.capability else {},
+        workflow=cast("JsonObject | None", spec.workflow),
+        inputs={} if spec.capability else inputs,
+        idempotency_key=f"trigger/{one.id}/{one.created_at.isoformat()}/{occurrence.source}/{occurrence.id}",
+    )
