@@ -2,7 +2,7 @@
 PYTHON ?=
 ARGS ?=
 
-.PHONY: help setup setup-dev demo test chaos lint types check lock bench clean
+.PHONY: help setup setup-dev demo test chaos lint types check lock bench mcpb clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -35,6 +35,9 @@ lock: setup-dev  ## Resolve the hash-locked requirements anew
 
 bench: setup-dev  ## Every benchmark, one after the other
 	@for program in benchmarks/*.py; do echo "== $$program"; .venv/bin/python "$$program"; done
+
+mcpb: setup-dev  ## The bundle for Claude Desktop: dist/interhub-VERSION.mcpb
+	@.venv/bin/python scripts/mcpb.py $(ARGS)
 
 clean:  ## Remove what setup, tests and demo made
 	rm -rf .venv .interhub build dist *.egg-info .mypy_cache .ruff_cache

@@ -120,7 +120,8 @@ async def exchange(
         with anyio.fail_after(CONNECT_TIMEOUT_S):
             stream = await _open(host, port, secure=url.scheme == "https")
     except (OSError, TimeoutError) as error:
-        raise HubGone(str(error) or "it does not answer", sent=False) from error
+        why = str(error) or "it does not answer"
+        raise HubGone(f"{host}:{port}: {why}; is it running? `interhub serve` starts one", sent=False) from error
     async with stream:
         connection = h11.Connection(h11.CLIENT)
         head = {
