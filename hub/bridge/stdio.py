@@ -1,9 +1,11 @@
 """The bridge on this process's stdin and stdout."""
 
+import os
 import queue
 import sys
 import threading
-from typing import BinaryIO
+from collections.abc import Iterator
+from contextlib import suppress
 
 import anyio
 import anyio.from_thread
@@ -12,6 +14,8 @@ import anyio.lowlevel
 from .carrier import DRAIN_S, bridge
 from .location import Locate, Look
 
+_READ = 64 * 1024
+
 
 async def stdio_bridge(locate: Locate, *, look: Look | None = None, drain_s: float = DRAIN_S) -> None:
     """Carry messages between this process's stdio and the hub, until stdin ends or nobody reads stdout any more.
@@ -19,7 +23,9 @@ async def stdio_bridge(locate: Locate, *, look: Look | None = None, drain_s: flo
     Diagnostics go to stderr.
     """
     send, receive = anyio.create_memory_object_stream[bytes](64)
-    output = _Output(sys.stdout.buffer)
+    # The descriptors, not the files: a thread of ours that still waits for one at the end of the process would hold a
+    # file's lock, which Python then aborts on.
+    stdin, output = sys.stdin.fileno(), _Output(sys.stdout.fileno())
     sys.stdout = sys.stderr  # a stray print must not break the protocol
 
     async def forward(line: bytes) -> None:
@@ -27,10 +33,10 @@ async def stdio_bridge(locate: Locate, *, look: Look | None = None, drain_s: flo
 
     token = anyio.lowlevel.current_token()
 
-    def read(source: BinaryIO) -> None:
+    def read() -> None:
         # A thread of our own, because nothing can interrupt a read: a daemon does not keep the process.
         try:
-            for line in source:
+            for line in _lines(stdin):
                 anyio.from_thread.run(forward, line, token=token)
             anyio.from_thread.run(send.aclose, token=token)
         except (RuntimeError, anyio.BrokenResourceError, anyio.ClosedResourceError):
@@ -39,7 +45,7 @@ async def stdio_bridge(locate: Locate, *, look: Look | None = None, drain_s: flo
     def log(text: str) -> None:
         print(f"interhub mcp: {text}", file=sys.stderr)
 
-    threading.Thread(target=read, args=(sys.stdin.buffer,), daemon=True, name="stdin").start()
+    threading.Thread(target=read, daemon=True, name="stdin").start()
     with receive:
         async with anyio.create_task_group() as tasks:
 
@@ -52,6 +58,18 @@ async def stdio_bridge(locate: Locate, *, look: Look | None = None, drain_s: flo
             tasks.cancel_scope.cancel()
 
 
+def _lines(descriptor: int) -> Iterator[bytes]:
+    pieces = bytearray()
+    while chunk := os.read(descriptor, _READ):
+        pieces += chunk
+        if b"\n" in chunk:
+            *whole, rest = bytes(pieces).split(b"\n")
+            pieces = bytearray(rest)
+            yield from whole
+    if pieces:
+        yield bytes(pieces)
+
+
 class _Output:
     """Writes lines from a thread of its own: a host that does not read for a while must not keep us from reading it.
 
@@ -59,8 +77,8 @@ class _Output:
     we for it.
     """
 
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
         self._token = anyio.lowlevel.current_token()
         self._lines: queue.SimpleQueue[tuple[bytes, anyio.Event]] = queue.SimpleQueue()
         self.broken = anyio.Event()
@@ -77,10 +95,12 @@ class _Output:
         try:
             while True:
                 line, written = self._lines.get()
-                self._file.write(line + b"\n")
-                self._file.flush()
+                rest = memoryview(line + b"\n")
+                while rest:
+                    rest = rest[os.write(self._descriptor, rest) :]
                 anyio.from_thread.run_sync(written.set, token=self._token)
-        except (OSError, ValueError):
-            anyio.from_thread.run_sync(self.broken.set, token=self._token)
+        except OSError:
+            with suppress(RuntimeError):
+                anyio.from_thread.run_sync(self.broken.set, token=self._token)
         except RuntimeError:
             return  # the loop is gone
