@@ -185,8 +185,8 @@ async def open_client(
     """Open a client with its own connections and cookies; it follows no redirect by itself.
 
     Requests to a host without an address in `reach` raise `AddressRefused`. `read_s` is the time between two bytes;
-    None waits as long as the caller does. `wrap` puts something around the transport. Proxies and `.netrc` of the environment are not used: they would send
-    credentials where nobody asked for it.
+    None waits as long as the caller does. `wrap` puts something around the transport. Proxies and `.netrc` of the
+    environment are not used: they would send credentials where nobody asked for it.
     """
     timeout = httpx.Timeout(connect=connect_s, read=read_s, write=30.0, pool=None)
     pinning = PinningTransport(reach)

@@ -39,12 +39,15 @@ class FromUrl:
     """It may be at an address of loopback or of a private network."""
     allow_bad_signature: bool = False
     """Its card is taken even where a signature does not fit."""
+    credentials: Mapping[str, str] = field(default_factory=dict[str, str])
+    """By the name of a security scheme of an A2A agent's card, what satisfies it (`adapters.a2a.credentials`)."""
 
     @property
     def options(self) -> dict[str, Json]:
-        """What is allowed, as options of the endpoint."""
+        """What is allowed and given, as options of the endpoint."""
         allowed = {"allow_private": self.allow_private, "allow_bad_signature": self.allow_bad_signature}
-        return {name: True for name, value in allowed.items() if value}
+        options: dict[str, Json] = {name: True for name, value in allowed.items() if value}
+        return {**options, "credentials": dict(self.credentials)} if self.credentials else options
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,7 +185,8 @@ class Discovery:
         from interhub.adapters.egress import check_url  # late: it brings httpx
 
         check_url(source.url)
-        order = [source.protocol] if source.protocol else _likely_protocols(source.url)
+        asked = source.protocol or ("a2a" if source.credentials else "")  # only cards have schemes
+        order = [asked] if asked else _likely_protocols(source.url)
         failures: list[AdapterError] = []
         for protocol in order:
             try:

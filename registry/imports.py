@@ -1,12 +1,13 @@
 """MCP servers out of other programs' files: `mcp.json`, `claude_desktop_config.json`, `.mcp.json`, VS Code's.
 
 All of them map names to servers, under `mcpServers` (Claude, Cursor, Windsurf, Gemini CLI) or `servers` (VS Code, also
-inside `mcp` of its settings). VS Code writes comments and trailing commas, so these are taken everywhere.
+inside `mcp` of its settings). VS Code writes comments and trailing commas, so these are taken everywhere. A2A agents
+may stand beside them, with `"type": "a2a"`, `url`, and `headers` or `credentials`.
 """
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import orjson
@@ -157,7 +158,9 @@ class _Entry:
                 return self._network(entry, address, Binding.MCP_SSE)
             if kind == "" or kind in _HTTP_TYPES:
                 return self._network(entry, address, Binding.MCP_HTTP)
-            self._wrong(".type", f"is {entry.get('type')!r}; with `{address}` it is http or sse")
+            if kind == "a2a":
+                return self._a2a(entry, address)
+            self._wrong(".type", f"is {entry.get('type')!r}; with `{address}` it is http, sse or a2a")
             return None
         self._wrong("", "needs `command` (a program) or `url` (an address)")
         return None
@@ -186,6 +189,14 @@ class _Entry:
             self._wrong(f".{address}", f"is {url!r}, not an http(s) address")
             return None
         return Endpoint(binding=binding, url=url, headers=self._texts(entry, "headers"))
+
+    def _a2a(self, entry: JsonObject, address: str) -> Endpoint | None:
+        """Read our own addition to these files: an A2A agent, with credentials by the schemes of its card."""
+        endpoint = self._network(entry, address, Binding.A2A_JSONRPC)
+        credentials = self._texts(entry, "credentials")
+        if endpoint is None or not credentials:
+            return endpoint
+        return replace(endpoint, options={"credentials": credentials})
 
     def _text(self, entry: JsonObject, name: str) -> str:
         value = entry.get(name)

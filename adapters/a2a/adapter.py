@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import anyio
+import httpx
 import structlog
 
 from interhub.adapters.addresses import ALLOW_PRIVATE, Reach
@@ -28,13 +29,18 @@ from interhub.adapters.errors import (
 )
 from interhub.adapters.expand import expand_all
 from interhub.agent_cards import AgentCard, Binding, Endpoint
+from interhub.agent_cards.security import read_security
 
+from .authorized import AuthorizedTransport, Authorizer
 from .cards import CARD_URL, check_binding, find_card, interface_for
 from .client import A2aClient
+from .credentials import asked_for, check_given, credentials_for
 from .exchange import Delivery, Exchange, Patience
+from .extensions import Extensions
 from .grpc_target import grpc_target
 from .peer import Peer
 from .signatures import CardTrust
+from .tokens import TokenStore
 from .tolerance import TolerantReader
 from .wire import Dialect, Fault, HttpJson, JsonRpc, WireVersion, wire_version
 
@@ -84,6 +90,7 @@ class A2aAdapter:
         self._settings = settings or A2aSettings()
         self._env = os.environ if env is None else env
         self._reach = reach or Reach()
+        self._tokens = TokenStore()
 
     @property
     def name(self) -> str:
@@ -102,12 +109,16 @@ class A2aAdapter:
             BadEndpoint: the address cannot be used, or the card names no interface that we speak.
         """
         check_binding(endpoint)
+        check_given(endpoint)
         headers = self._headers(endpoint, endpoint.url)
         limits = self._settings.card
         async with open_client(
             reach=self._reach_of(endpoint), connect_s=limits.connect_s, read_s=limits.total_s
         ) as http:
-            return await find_card(http, endpoint, headers=headers, limits=limits, trust=self._settings.trust)
+            card = await find_card(http, endpoint, headers=headers, limits=limits, trust=self._settings.trust)
+        first = card.interfaces[0]
+        credentials_for(first, read_security(card.raw), card_url=_card_url(first), env=None)
+        return card
 
     def connect(self, endpoint: Endpoint, *, card: AgentCard, label: str) -> AbstractAsyncContextManager[Connection]:
         """Open a conversation. Nothing is sent before the first call.
@@ -122,20 +133,47 @@ class A2aAdapter:
         interface = interface_for(endpoint, card)
         headers = self._headers(interface, label)
         delivery = _delivery(interface, card, label)
+        needs = read_security(card.raw)
+        credentials = credentials_for(interface, needs, card_url=_card_url(interface), env=self._env)
+        authorizer = (
+            Authorizer(credentials, self._tokens, where=label, reach=self._reach_of(endpoint)) if credentials else None
+        )
         opened = self._grpc if interface.binding is Binding.A2A_GRPC else self._http
-        async with opened(endpoint, interface, headers) as speak:
-            yield A2aConnection(speak, interface, label=label, delivery=delivery, settings=self._settings)
+        extensions = Extensions.of(card)
+        async with opened(endpoint, interface, headers, authorizer, extensions.activated) as speak:
+            yield A2aConnection(
+                speak,
+                interface,
+                label=label,
+                delivery=delivery,
+                settings=self._settings,
+                extensions=extensions,
+                asked_for="" if credentials else asked_for(needs),
+            )
 
     @asynccontextmanager
-    async def _http(self, endpoint: Endpoint, interface: Endpoint, headers: dict[str, str]) -> AsyncGenerator[Speak]:
+    async def _http(
+        self,
+        endpoint: Endpoint,
+        interface: Endpoint,
+        headers: dict[str, str],
+        authorizer: Authorizer | None,
+        extensions: tuple[str, ...],
+    ) -> AsyncGenerator[Speak]:
         check_url(interface.url)
+
+        def authorized(inner: httpx.AsyncBaseTransport) -> httpx.AsyncBaseTransport:
+            return inner if authorizer is None else AuthorizedTransport(inner, authorizer, url=interface.url)
+
         async with open_client(
-            reach=self._reach_of(endpoint), headers=headers, connect_s=self._settings.connect_s
+            reach=self._reach_of(endpoint), headers=headers, connect_s=self._settings.connect_s, wrap=authorized
         ) as http:
 
             def speak(version: WireVersion, where: str) -> Peer:
                 rest = interface.binding is Binding.A2A_REST
-                dialect: Dialect = (HttpJson if rest else JsonRpc)(version, tenant=interface.tenant)
+                dialect: Dialect = (HttpJson if rest else JsonRpc)(
+                    version, tenant=interface.tenant, extensions=extensions
+                )
                 return A2aClient(
                     http,
                     interface.url,
@@ -148,13 +186,25 @@ class A2aAdapter:
             yield speak
 
     @asynccontextmanager
-    async def _grpc(self, endpoint: Endpoint, interface: Endpoint, headers: dict[str, str]) -> AsyncGenerator[Speak]:
+    async def _grpc(
+        self,
+        endpoint: Endpoint,
+        interface: Endpoint,
+        headers: dict[str, str],
+        authorizer: Authorizer | None,
+        extensions: tuple[str, ...],
+    ) -> AsyncGenerator[Speak]:
         from .grpc_peer import GrpcPeer, open_channels  # an extra, and the SDK's: imported where it is needed
 
         settings = self._settings
+        if authorizer is not None and (authorizer.credentials.query or authorizer.credentials.cookies):
+            raise BadEndpoint(
+                interface.url, "gRPC has neither query nor cookies for a key", "use another interface of the agent"
+            )
         async with open_channels(
             grpc_target(interface),
             headers=headers,
+            authorizer=authorizer,
             reach=self._reach_of(interface),
             connect_s=settings.connect_s,
             max_answer_bytes=settings.max_answer_bytes,
@@ -166,6 +216,7 @@ class A2aAdapter:
                     version,
                     TolerantReader(where, version),
                     tenant=interface.tenant,
+                    extensions=extensions,
                     where=where,
                     max_answer_bytes=settings.max_answer_bytes,
                 )
@@ -192,9 +243,20 @@ class A2aConnection:
     """An open conversation with one A2A agent; used by many calls at once."""
 
     def __init__(
-        self, speak: Speak, interface: Endpoint, *, label: str, delivery: Delivery, settings: A2aSettings
+        self,
+        speak: Speak,
+        interface: Endpoint,
+        *,
+        label: str,
+        delivery: Delivery,
+        settings: A2aSettings,
+        extensions: Extensions,
+        asked_for: str = "",
     ) -> None:
+        """`asked_for` says what the agent's card asks for and was not given."""
         self._speak = speak
+        self._asked_for = asked_for
+        self._extensions = extensions
         # In errors and logs without its query, which can hold a secret.
         self._where = f"{label} ({interface.url.partition('?')[0]})"
         self._delivery = delivery
@@ -222,8 +284,15 @@ class A2aConnection:
             ProtocolViolation: it answered with what A2A does not allow, and what we cannot read all the same.
             AnswerTooLarge: it answered with more than we take.
         """
+        self._extensions.check(call, self._where)
         with anyio.move_on_after(call.timeout_s):
-            return await self._negotiated(call, report)
+            try:
+                return await self._negotiated(call, report)
+            except RemoteDenied as error:
+                if not self._asked_for:
+                    raise
+                why = f"{error.why.partition('; ')[0]}; {self._asked_for}"
+                raise RemoteDenied(error.where, why, error.parts, error.code) from error
         raise RemoteTimeout(self._where, call.timeout_s or 0.0)
 
     async def cancel(self, remote_task: str) -> None:
@@ -307,6 +376,11 @@ class A2aConnection:
         if isinstance(fault.data, str) and fault.data not in why:
             why += f" ({fault.data})"
         return RemoteRefused(self._where, why, code=fault.code)
+
+
+def _card_url(interface: Endpoint) -> str:
+    known = interface.options.get(CARD_URL)
+    return known if isinstance(known, str) and known else interface.url
 
 
 def _delivery(interface: Endpoint, card: AgentCard, label: str) -> Delivery:

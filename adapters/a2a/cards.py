@@ -20,6 +20,7 @@ from interhub.adapters.errors import (
 )
 from interhub.agent_cards import AgentCard, Binding, CardError, CardInvalid, CardTooLarge, Endpoint, NotACard, read_card
 
+from .credentials import CREDENTIALS, with_credentials
 from .grpc_target import grpc_installed, grpc_target
 from .signatures import ALLOW_BAD_SIGNATURE, CardTrust, with_signature
 from .wire import WireVersion, wire_version
@@ -269,14 +270,14 @@ def _usable(card: AgentCard, endpoint: Endpoint, card_url: httpx.URL) -> AgentCa
             refused.append(f"{each.url} (an address that only its own machine can reach)")
             continue
         ours = same_origin(url, card_url)
-        if not ours and endpoint.headers:
+        if not ours and (endpoint.headers or CREDENTIALS in endpoint.options):
             _log.warning("a2a_credentials_withheld", card=str(card_url), interface=str(url), why="another origin")
         usable.append(
             replace(
                 each,
                 url=str(url),
                 headers=endpoint.headers if ours else {},
-                options={**endpoint.options, CARD_URL: str(card_url)},
+                options={**with_credentials(endpoint.options, ours=ours), CARD_URL: str(card_url)},
             )
         )
     if not usable:
@@ -285,6 +286,17 @@ def _usable(card: AgentCard, endpoint: Endpoint, card_url: httpx.URL) -> AgentCa
             f"the card of {card.name!r} names no interface that we can use: {'; '.join(refused)}",
             "ask its owner for a JSONRPC or HTTP+JSON interface at a public address",
         )
+    if CREDENTIALS in endpoint.options:
+        admitted = [each for each in usable if CREDENTIALS in each.options]
+        if not admitted:
+            elsewhere = ", ".join(each.url for each in usable)
+            raise BadEndpoint(
+                str(card_url),
+                f"the card of {card.name!r} names interfaces elsewhere only ({elsewhere}), "
+                "and credentials are not sent to another host than the card's",
+                "add the agent by the address of its interface, if you trust that",
+            )
+        usable = admitted
     # HTTP first: proxies and the hub's own limits are made for it.
     usable.sort(key=lambda each: (each.binding is Binding.A2A_GRPC, wire_version(each.version) is not WireVersion.V1))
     return replace(card, interfaces=tuple(usable))
@@ -304,6 +316,7 @@ def _over_grpc(interface: Endpoint, endpoint: Endpoint, card_url: httpx.URL) -> 
         raise BadEndpoint(interface.url, "an address that only its own machine can reach")
     # The port is always another one: whoever answers for the host may have what was given for it.
     ours = target.host == card_url.host or {target.host, card_url.host} <= _LOOPBACK
-    if not ours and endpoint.headers:
+    if not ours and (endpoint.headers or CREDENTIALS in endpoint.options):
         _log.warning("a2a_credentials_withheld", card=str(card_url), interface=interface.url, why="another host")
-    return replace(interface, headers=endpoint.headers if ours else {}, options=options)
+    kept = with_credentials(options, ours=ours)
+    return replace(interface, headers=endpoint.headers if ours else {}, options=kept)

@@ -23,9 +23,11 @@ from interhub.adapters.errors import (
     RemoteRejected,
     RemoteUnavailable,
 )
+from interhub.agent_cards import JsonObject
 
 from .events import Event, TaskSnapshot, TaskState
 from .message import Question, message_id, write_message
+from .pauses import Pause, read_pause
 from .peer import Peer
 from .task import TaskView, question_mark
 from .tolerance import Leniency
@@ -321,9 +323,16 @@ class Exchange:
                     self._client.reader.note(Leniency.ANSWER_IN_HISTORY)
             return Completed(parts=words, artifacts=view.artifacts, raw=view.to_json())
         if state.interrupted:
+            pause = read_pause(view.status.message)
             asked = Question(
-                task_id=view.task_id, context_id=view.context_id, turn=self._turn + 1, mark=question_mark(view.status)
+                task_id=view.task_id,
+                context_id=view.context_id,
+                turn=self._turn + 1,
+                mark=question_mark(view.status),
+                pause=pause,
             )
+            if pause is not None:
+                return _in_forms(pause, asked, raw=view.to_json())
             return InputRequired(
                 question=words or (TextPart(text="The agent needs an answer, and does not say to what."),),
                 state=asked.to_json(),
@@ -336,6 +345,13 @@ class Exchange:
         if state is TaskState.REJECTED:
             raise RemoteRejected(self._where, why, words)
         raise RemoteRefused(self._where, why, words)
+
+
+def _in_forms(pause: Pause, asked: Question, *, raw: JsonObject) -> InputRequired:
+    only, *others = pause.requests
+    if others:
+        return InputRequired.several([only, *others], state=asked.to_json(), raw=raw)
+    return InputRequired(question=(*pause.said, *only.question), schema=only.schema, state=asked.to_json(), raw=raw)
 
 
 _ENDED = {

@@ -5,7 +5,7 @@ that could be read without them. What comes in is turned into the JSON that prot
 same tolerant reader as over HTTP.
 """
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, cast
 
@@ -82,17 +82,18 @@ class GrpcPeer:
         reader: TolerantReader,
         *,
         tenant: str = "",
+        extensions: Sequence[str] = (),
         where: str,
         max_answer_bytes: int,
     ) -> None:
-        """`where` names the agent in errors."""
+        """`where` names the agent in errors; `extensions` are activated by every call."""
         self._channels = channels
         self._version = version
         self._reader = reader
         self._tenant = tenant
         self._where = where
         self._max = max_answer_bytes
-        self._json = HttpJson(version)
+        self._json = HttpJson(version, extensions=extensions)
 
     @property
     def reader(self) -> TolerantReader:

@@ -4,10 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from uuid import UUID, uuid5
 
-from interhub.adapters.base import Call, Resume
+from interhub.adapters.base import DELEGATION_KEY, Call, Resume
 from interhub.adapters.content import DataPart, Message, Part, Role, TextPart
 from interhub.adapters.errors import RemoteRefused
 from interhub.agent_cards import Json, JsonObject
+
+from .pauses import Pause
 
 SKILL_KEY = "interhub.dev/skill"
 """Message metadata: id of the skill that is wanted. A2A itself lets a message name none."""
@@ -16,7 +18,7 @@ IDEMPOTENCY_KEY = "interhub.dev/idempotencyKey"
 MESSAGE_KEY = "interhub.dev/messageId"
 """Message metadata: the id of the message that the hub's own caller sent, where there was one."""
 BUDGET_KEY = "interhub.dev/budget"
-"""Message metadata: what is left for the whole tree of delegations: `{depth, calls?, tokens?, costUsd?}`."""
+"""Message metadata: what is left for the whole tree: `{depth, calls?, tokens?, costUsd?, fanOut?, until?}`."""
 DECLINED_KEY = "interhub.dev/declined"
 """Message metadata of an answer: true when the person declined to answer."""
 
@@ -33,10 +35,18 @@ class Question:
     """How many messages this call has sent."""
     mark: str
     """Tells this question from a later one of the same task."""
+    pause: Pause | None = None
+    """What was asked, where the answer has a form of its own."""
 
     def to_json(self) -> JsonObject:
         """Write the state blob."""
-        return {"taskId": self.task_id, "contextId": self.context_id, "turn": self.turn, "mark": self.mark}
+        shaped: dict[str, Json] = {
+            "taskId": self.task_id,
+            "contextId": self.context_id,
+            "turn": self.turn,
+            "mark": self.mark,
+        }
+        return shaped if self.pause is None else {**shaped, "pause": self.pause.to_json()}
 
     @classmethod
     def from_json(cls, state: Json, where: str) -> "Question":
@@ -49,8 +59,23 @@ class Question:
             task_id, context_id = state.get("taskId"), state.get("contextId")
             turn, mark = state.get("turn"), state.get("mark")
             if isinstance(task_id, str) and task_id and isinstance(turn, int):
-                return cls(task_id=task_id, context_id=str(context_id or ""), turn=turn, mark=str(mark or ""))
+                return cls(
+                    task_id=task_id,
+                    context_id=str(context_id or ""),
+                    turn=turn,
+                    mark=str(mark or ""),
+                    pause=_pause(state.get("pause"), where),
+                )
         raise RemoteRefused(where, "the answer belongs to no question of this agent (its state is not one of A2A)")
+
+
+def _pause(shaped: Json, where: str) -> Pause | None:
+    if not isinstance(shaped, Mapping):
+        return None
+    try:
+        return Pause.from_json(shaped)
+    except (KeyError, TypeError, ValueError) as error:
+        raise RemoteRefused(where, "the answer belongs to no question of this agent (its pause is none)") from error
 
 
 def message_id(call: Call, turn: int) -> str:
@@ -67,8 +92,12 @@ def write_message(call: Call, *, asked: Question | None, context_id: str, where:
         RemoteRefused: there is nothing in it.
     """
     written = call.message or Message(role=Role.USER, parts=_argument_parts(call.arguments))
-    parts, metadata = written.parts, {**call.meta, **written.metadata}
-    if call.resume is not None:
+    parts, metadata, extensions = written.parts, {**call.meta, **written.metadata}, written.extensions
+    if call.resume is not None and asked is not None and asked.pause is not None:
+        answer = asked.pause.answer(call.resume)
+        parts, extensions = answer.parts, (*extensions, *(each for each in answer.extensions if each not in extensions))
+        metadata |= answer.metadata
+    elif call.resume is not None:
         parts = _answer_parts(call.resume)
         if not call.resume.accepted:
             metadata[DECLINED_KEY] = True
@@ -81,11 +110,16 @@ def write_message(call: Call, *, asked: Question | None, context_id: str, where:
     if call.capability:
         metadata[SKILL_KEY] = call.capability
     metadata[IDEMPOTENCY_KEY] = call.idempotency_key
+    metadata.pop(DELEGATION_KEY, None)
+    if call.mark:
+        metadata[DELEGATION_KEY] = call.mark
     budget: dict[str, Json] = {
         "depth": call.budget.depth,
         "calls": call.budget.calls,
         "tokens": call.budget.tokens,
         "costUsd": call.budget.cost_usd,
+        "fanOut": call.budget.fan_out,
+        "until": call.budget.until,
     }
     metadata[BUDGET_KEY] = {name: left for name, left in budget.items() if left is not None}
     return replace(
@@ -96,6 +130,7 @@ def write_message(call: Call, *, asked: Question | None, context_id: str, where:
         context_id=context_id,
         task_id="" if asked is None else asked.task_id,
         metadata=metadata,
+        extensions=extensions,
         reference_task_ids=(),
     )
 

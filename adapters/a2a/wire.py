@@ -6,7 +6,7 @@ what they do not know.
 """
 
 from base64 import b64encode
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
@@ -109,8 +109,10 @@ class Dialect(Protocol):
 class JsonRpc:
     """JSON-RPC 2.0 (A2A 1.0, section 9; A2A 0.3, section 3.2.1)."""
 
-    def __init__(self, version: WireVersion, *, tenant: str = "") -> None:
+    def __init__(self, version: WireVersion, *, tenant: str = "", extensions: Sequence[str] = ()) -> None:
+        """`extensions` are activated by every request."""
         self._version = version
+        self._extensions = tuple(extensions)
         self._tenant = tenant
 
     @property
@@ -133,7 +135,7 @@ class JsonRpc:
             params["configuration"] = {"blocking": not ask.return_immediately}
         method = ask.operation.value if self._version is WireVersion.V1 else _METHODS_03[ask.operation]
         body: dict[str, Json] = {"jsonrpc": "2.0", "id": uuid4().hex, "method": method, "params": params}
-        return HttpRequest(method="POST", url=url, body=body, headers=_headers(self._version, ask))
+        return HttpRequest(method="POST", url=url, body=body, headers=_headers(self._version, ask, self._extensions))
 
     def unwrap(self, document: Json) -> Json:
         """Take `result`, or raise `error`."""
@@ -157,8 +159,10 @@ class JsonRpc:
 class HttpJson:
     """HTTP+JSON (A2A 1.0, section 11; A2A 0.3, section 3.2.3)."""
 
-    def __init__(self, version: WireVersion, *, tenant: str = "") -> None:
+    def __init__(self, version: WireVersion, *, tenant: str = "", extensions: Sequence[str] = ()) -> None:
+        """`extensions` are activated by every request."""
         self._version = version
+        self._extensions = tuple(extensions)
         self._prefix = f"/{quote(tenant, safe='')}" if tenant and version is WireVersion.V1 else ""
 
     @property
@@ -169,7 +173,7 @@ class HttpJson:
     def write(self, url: str, ask: Ask) -> HttpRequest:
         """Write the operation's method, path and body."""
         base = url.rstrip("/") + self._prefix + ("/v1" if self._version is WireVersion.V03 else "")
-        headers = _headers(self._version, ask)
+        headers = _headers(self._version, ask, self._extensions)
         if ask.message is None:
             task = f"{base}/tasks/{quote(ask.task_id, safe='')}"
             match ask.operation:
@@ -221,15 +225,18 @@ class HttpJson:
         return document
 
 
-def _headers(version: WireVersion, ask: Ask) -> dict[str, str]:
+def _headers(version: WireVersion, ask: Ask, extensions: Sequence[str]) -> dict[str, str]:
     headers = {
         "A2A-Version": version.value,
         "Accept": "text/event-stream" if ask.operation.streams else "application/json, application/a2a+json",
     }
-    if ask.message is not None and ask.message.extensions:
-        # Named where they are used (A2A 1.0, section 3.2.6); the 0.3 SDKs read the X- name.
-        name = "A2A-Extensions" if version is WireVersion.V1 else "X-A2A-Extensions"
-        headers[name] = ", ".join(ask.message.extensions)
+    used = ask.message.extensions if ask.message is not None else ()
+    named = ", ".join(dict.fromkeys((*extensions, *used)))
+    if named:
+        # A2A 1.0, section 3.2.6. The 0.3 SDKs read the X- name; what was made between the versions, the other.
+        headers["A2A-Extensions"] = named
+        if version is WireVersion.V03:
+            headers["X-A2A-Extensions"] = named
     return headers
 
 

@@ -39,6 +39,13 @@ def add(
             help="'NAME: VALUE' sent with every request; ${VARIABLE} is filled in by the hub. May be repeated."
         ),
     ] = None,
+    credential: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="SCHEME=${VARIABLE} for a security scheme of an A2A agent's card; Basic and OAuth client credentials: "
+            "SCHEME=${ID}:${SECRET}. Sent to no other host. May be repeated."
+        ),
+    ] = None,
     env: Annotated[
         list[str] | None,
         typer.Option(help="NAME=VALUE for its process; ${VARIABLE} is filled in by the hub. May be repeated."),
@@ -62,6 +69,7 @@ def add(
         command=here.command,
         name=name,
         headers=pairs(header or [], ":", "--header"),
+        credentials=pairs(credential or [], "=", "--credential"),
         env=pairs(env or [], "=", "--env"),
         protocol=protocol,
         framework=framework,
@@ -120,7 +128,8 @@ def show_agent(context: typer.Context, agent: Annotated[str, typer.Argument(help
         where = endpoint["url"] or " ".join(endpoint["command"]) or endpoint["options"].get("target", "")
         if where:
             console.print(f"  where     {escape(str(where))}")
-        for name, values in (("headers", endpoint["headers"]), ("env", endpoint["env"])):
+        given = endpoint["options"].get("credentials", {})
+        for name, values in (("headers", endpoint["headers"]), ("login", given), ("env", endpoint["env"])):
             if values:
                 console.print(f"  {name:<9} {escape(', '.join(f'{key}: {value}' for key, value in values.items()))}")
         console.print(f"  health    {_health(found)}{_when(' at ', health['checked_at'])}")

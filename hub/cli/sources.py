@@ -10,7 +10,8 @@ from typing import Any
 
 from interhub.hub.errors import BadRequest
 
-_OF_URLS = ("allow_private", "allow_bad_signature")
+_ALLOWED = ("allow_private", "allow_bad_signature")
+_OF_URLS = (*_ALLOWED, "credentials")
 _OBJECT = re.compile(r"(?P<path>.+\.py):(?P<object>[A-Za-z_][\w.]*)")
 
 
@@ -22,6 +23,7 @@ class Given:
     command: tuple[str, ...] = ()
     name: str = ""
     headers: Mapping[str, str] = field(default_factory=dict[str, str])
+    credentials: Mapping[str, str] = field(default_factory=dict[str, str])
     env: Mapping[str, str] = field(default_factory=dict[str, str])
     protocol: str = ""
     framework: str = ""
@@ -71,8 +73,12 @@ def read(given: Given) -> Read:
         _refuse(given, "a URL", "env", "framework", "requirements")
         if given.protocol not in ("", "a2a", "mcp"):
             raise BadRequest(f"--protocol is a2a or mcp, not {given.protocol!r}")
+        if given.credentials and given.protocol == "mcp":
+            raise BadRequest("--credential goes with A2A agents, whose cards name schemes", "give MCP servers --header")
         body = {"kind": "url", "url": source, "headers": dict(given.headers), "protocol": given.protocol}
-        allowed: dict[str, Any] = {name: True for name in _OF_URLS if getattr(given, name)}
+        allowed: dict[str, Any] = {name: True for name in _ALLOWED if getattr(given, name)}
+        if given.credentials:
+            allowed["credentials"] = dict(given.credentials)
         return Read(wanted=(Wanted(title=source, body={**common, **body, **allowed}),))
     found = _OBJECT.fullmatch(source)
     if found is not None:
@@ -145,6 +151,7 @@ def _says_kind(content: bytes) -> bool:
 
 
 def _import(path: Path, content: bytes, common: dict[str, Any]) -> Read:
+    from interhub.agent_cards import Binding
     from interhub.registry.imports import read_servers
 
     folder = path.absolute().parent
@@ -155,6 +162,11 @@ def _import(path: Path, content: bytes, common: dict[str, Any]) -> Read:
         raise BadRequest(f"{path} names {len(imported.servers)} servers", "leave --name out: they keep their own names")
     wanted: list[Wanted] = []
     for agent_id, endpoint in imported.servers:
+        if endpoint.binding is Binding.A2A_JSONRPC:
+            url = {"kind": "url", "id": agent_id, "protocol": "a2a", "url": endpoint.url}
+            given = {"headers": dict(endpoint.headers), "credentials": endpoint.options.get("credentials", {})}
+            wanted.append(Wanted(title=endpoint.url, body={**url, **given, **common}))
+            continue
         shaped = {
             "binding": endpoint.binding.value,
             "url": endpoint.url,
@@ -178,7 +190,7 @@ def _runnable(command: Sequence[str]) -> list[str]:
 
 
 def _refuse(given: Given, what: str, *options: str) -> None:
-    names = {"headers": "--header", "env": "--env"}
+    names = {"headers": "--header", "credentials": "--credential", "env": "--env"}
     wrong = [names.get(option, f"--{option.replace('_', '-')}") for option in options if getattr(given, option)]
     if wrong:
         raise BadRequest(f"{' and '.join(wrong)} cannot go with {what}")

@@ -167,6 +167,9 @@ def run_shape(run: Run, *, full: bool = True) -> Shape:
         "updated_at": instant(run.updated_at),
         "ended_at": instant(run.ended_at),
         "generation": run.generation,
+        "paused": run.paused,
+        "rerun_of": run.rerun_of or None,
+        "rerun_from": run.rerun_from or None,
     }
     if full:
         shaped["parts"] = _parts(run.parts)

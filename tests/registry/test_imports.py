@@ -93,7 +93,7 @@ def test_vs_codes_settings_are_read() -> None:
         ({"command": "a", "env": []}, ".env", "must be an object"),
         ({"command": "a", "envFile": ".env"}, ".envFile", "is not read"),
         ({"command": "a", "type": "http"}, ".type", "is stdio"),
-        ({"url": "http://x.example.com", "type": "websocket"}, ".type", "http or sse"),
+        ({"url": "http://x.example.com", "type": "websocket"}, ".type", "http, sse or a2a"),
         ({"url": "x.example.com"}, ".url", "not an http(s) address"),
         ({"url": "http://x.example.com", "headers": {"K": "${input:key}"}}, ".headers.K", "${input:key}"),
         ({"command": "a", "cwd": "${workspaceFolder}"}, ".cwd", "${workspaceFolder}"),
@@ -157,3 +157,14 @@ def test_texts_that_look_like_comments_stay_as_they_are(text: str) -> None:
     document = json.dumps({"servers": {"x": {"command": "a", "args": [text.replace("$", "")]}}}, ensure_ascii=False)
     ((_, endpoint),) = read_servers(document.encode(), source="mcp.json").servers
     assert endpoint.command == ("a", text.replace("$", ""))
+
+
+def test_a2a_agents_may_stand_beside_the_servers_with_credentials_by_scheme() -> None:
+    document = b"""{"mcpServers": {"Reviewer": {"type": "a2a", "url": "https://r.example.com",
+      "headers": {"X-Team": "${TEAM}"}, "credentials": {"sso": "${env:ID}:${SECRET}"}}}}"""
+    imported = read_servers(document, source="mcp.json")
+    assert imported.mistakes == ()
+    ((agent_id, endpoint),) = imported.servers
+    assert (agent_id, endpoint.binding, endpoint.url) == ("reviewer", Binding.A2A_JSONRPC, "https://r.example.com")
+    assert endpoint.headers == {"X-Team": "${TEAM}"}
+    assert endpoint.options == {"credentials": {"sso": "${ID}:${SECRET}"}}

@@ -46,7 +46,7 @@ class AddUrl(_Add):
     )
     credentials: dict[str, str] = Field(
         default={},
-        description="By a security scheme of the A2A agent's card: `${TOKEN}`, or `${ID}:${SECRET}` for Basic and OAuth.",
+        description="By security scheme of the A2A agent's card: `${TOKEN}`, or `${ID}:${SECRET}` (Basic, OAuth).",
     )
 
     def source(self) -> Source:
@@ -203,9 +203,9 @@ _MOST = 10**12
 
 
 class BudgetBody(Body):
-    """Limits of the whole tree of a delegation; what is left out has none (depth: 8)."""
+    """Limits of the whole tree of a delegation, where they are to be lower than the hub's own (`guards`)."""
 
-    depth: int = Field(default=8, ge=0, le=64)
+    depth: int = Field(default=64, ge=0, le=64)
     calls: int | None = Field(default=None, ge=1, le=_MOST)
     tokens: int | None = Field(default=None, ge=1, le=_MOST)
     cost_usd: float | None = Field(default=None, gt=0, le=_MOST)
@@ -288,6 +288,12 @@ class AnswerQuestion(MessageBody):
     digest: str = Field(
         default="", description="The question's digest as it was seen: the answer is refused where it is another now."
     )
+
+
+class Rerun(Body):
+    """From where a run is done again."""
+
+    from_step: str = Field(min_length=1, description="Id or path of a step of the run's own plan.")
 
 
 class AnswerRun(AnswerQuestion):
