@@ -12,7 +12,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, context
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
 import anyio
 import anyio.abc
@@ -29,9 +29,8 @@ Opener = Callable[[], AbstractAsyncContextManager[Connection]]
 _log = structlog.get_logger(__name__)
 
 
-@dataclass(frozen=True, kw_only=True)
-class PoolKey:
-    """Whose connection to which agent."""
+class PoolKey(NamedTuple):
+    """Whose connection to which agent. A tuple, because it is made and looked up for every call."""
 
     credential: str
     """Names the credential that the connection carries: two principals share a connection only if they share this."""

@@ -65,7 +65,8 @@ class SqlAuditLog:
         if len(self._waiting) == self._capacity:
             self._dropped += 1
         self._waiting.append(record)
-        self._some.set()
+        if not self._some.is_set():  # to set it takes a lock; whoever clears it looks for records after that
+            self._some.set()
 
     def flush(self, timeout_s: float = 10.0) -> bool:
         """Wait until what was appended before has been written; False when the time was up first."""

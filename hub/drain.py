@@ -1,6 +1,7 @@
 """Ends event streams when the hub stops, so that a client that listens for ever does not hold the process up."""
 
 import asyncio
+from collections.abc import Awaitable
 from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -65,13 +66,16 @@ class _Answer:
         self._drain = drain
         self._send = send
 
-    async def __call__(self, message: Message) -> None:
-        await self._send(message)
+    def __call__(self, message: Message) -> Awaitable[None]:
         if message["type"] == "http.response.start":
-            if _is_stream(message):
-                self._drain.opened(self)
-        elif not message.get("more_body", False):
+            return self._begin(message) if _is_stream(message) else self._send(message)
+        if not message.get("more_body", False):
             self.ended = True
+        return self._send(message)
+
+    async def _begin(self, message: Message) -> None:
+        await self._send(message)
+        self._drain.opened(self)
 
     def cancel(self) -> None:
         if not self.canceled and not self.ended:
@@ -81,4 +85,7 @@ class _Answer:
 
 def _is_stream(message: Message) -> bool:
     headers: list[tuple[bytes, bytes]] = message.get("headers", [])
-    return any(name.lower() == b"content-type" and value.startswith(b"text/event-stream") for name, value in headers)
+    for name, value in headers:
+        if value.startswith(b"text/event-stream") and name.lower() == b"content-type":
+            return True
+    return False

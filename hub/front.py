@@ -4,7 +4,7 @@ The MCP and A2A SDKs take a second to import, of the three that a start may take
 carry out what REST asks; a request to `/mcp` or `/a2a` that comes in the first second waits for its face.
 """
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import lru_cache
 
@@ -65,10 +65,12 @@ class LateFaces:
         with IMPORTING:
             return self._load()
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Serve a request, once there is what serves it."""
-        if self._app is None:
-            await self._settled.wait()
+        return self._app(scope, receive, send) if self._app is not None else self._later(scope, receive, send)
+
+    async def _later(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._settled.wait()
         if self._app is None:
             raise HTTPException(503, "this face of the hub did not come up, or is stopping; the hub's log says why")
         await self._app(scope, receive, send)
@@ -103,11 +105,11 @@ class McpPlaces:
         self._single = single
         self._routes = routes
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Serve a request."""
         place = mcp_place(scope["path"])
         face = self._routes if place is None else self._single if place else self._whole
-        await face(scope, receive, send)
+        return face(scope, receive, send)
 
 
 @lru_cache(maxsize=4096)

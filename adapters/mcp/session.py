@@ -259,7 +259,9 @@ class McpSession:
             params.pop("_meta", None)
         fields = self._fields.get((method, named)) or self._fields_for(method, named, way)
         more = {**(headers or {}), **(trace or {})}
-        if more:
+        if len(more) == 1 and "traceparent" in more:
+            fields = b"%btraceparent: %b\r\n" % (fields, more["traceparent"].encode("ascii"))
+        elif more:
             lines = "".join(f"{name}: {value}\r\n" for name, value in more.items())
             if lines.count("\n") > len(more) or not lines.isascii():
                 return None  # no header can hold it: the slow way says so

@@ -22,6 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from interhub.adapters import Principal
 from interhub.hub.errors import Unauthenticated
+from interhub.hub.telemetry import log_soon
 from interhub.hub.tracing import spans_are_exported
 
 from .refusals import http_problem, refusal, refuse
@@ -34,6 +35,8 @@ T = TypeVar("T")
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 CARD_PATH = "/.well-known/agent-card.json"
 KEYS_PATH = "/.well-known/jwks.json"
+HOOKS_PATH = "/hooks/"
+"""Webhooks that others call: each proves itself in its own way, so what stands in `Authorization` is not for us."""
 
 getrandbits = Random(SystemRandom().getrandbits(256)).getrandbits  # noqa: S311  # see below
 """Names requests apart; nothing is secret about it, and a system call for each would cost as much as a tenth of one."""
@@ -134,8 +137,9 @@ async def while_connected(receive: Receive, work: Callable[[], Awaitable[T]]) ->
 class Entrance:
     """Lets in the requests that may come in, and writes one line for each.
 
-    Leaves in `scope["state"]`: `principal` (absent on open paths without a key), `request_id`. What the application
-    raises is logged with its traceback and said in the form of the path's face.
+    Leaves in `scope["state"]`: `principal` (absent on open paths without a key), `request_id`, and `headers` by name,
+    of a name that came twice the first. What the application raises is logged with its traceback and said in the form
+    of the path's face.
     """
 
     def __init__(self, app: ASGIApp, *, authenticator: Authenticator, perimeter: Perimeter | None = None) -> None:
@@ -143,14 +147,13 @@ class Entrance:
         self._authenticator = authenticator
         self._perimeter = perimeter or Perimeter()
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Take one connection (ASGI 3)."""
+        if scope["type"] == "http":
+            return self._http(scope, receive, send)
         if scope["type"] == "lifespan":
-            await self._app(scope, receive, send)
-        elif scope["type"] == "http":
-            await self._http(scope, receive, send)
-        else:
-            await send({"type": "websocket.close", "code": 1008})  # no face speaks it
+            return self._app(scope, receive, send)
+        return send({"type": "websocket.close", "code": 1008})  # no face speaks it
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = perf_counter()
@@ -158,7 +161,7 @@ class Entrance:
         state = scope.setdefault("state", {})
         given = headers.get(b"x-request-id", b"").decode("latin-1")
         request_id = given if given and _REQUEST_ID.fullmatch(given) else f"{getrandbits(128):032x}"
-        state["request_id"] = request_id
+        state["request_id"], state["headers"] = request_id, headers
         answered = _Answered(send, request_id)
         # For as long as the request's own task lasts.
         structlog.contextvars.bind_contextvars(request_id=request_id)
@@ -196,6 +199,8 @@ class Entrance:
             return refuse(scope, http_problem(400, "Content-Length is not a number"))
         if len(length) > 18 or int(length) > perimeter.max_body_bytes:
             return self._too_large(scope)
+        if scope["path"].startswith(HOOKS_PATH):
+            return None
         authorization = headers.get(b"authorization", b"").decode("latin-1")
         api_key = headers.get(b"x-api-key", b"").decode("latin-1")
         if not authorization and not api_key and _is_open(scope):
@@ -237,16 +242,19 @@ class Entrance:
     def _line(self, scope: Scope, answered: "_Answered", started: float) -> None:
         state = scope["state"]
         principal = state.get("principal")
-        write = log.debug if scope["path"] in _PROBES else log.info
-        write(
-            "request",
-            method=scope["method"],
-            path=scope["path"],
-            status=answered.status,
-            duration_ms=round((perf_counter() - started) * 1000.0, 2),
-            principal=principal.key if principal is not None else "",
-            **state.get("facts", {}),
-        )
+        line: dict[str, object] = {
+            "method": scope["method"],
+            "path": scope["path"],
+            "status": answered.status,
+            "duration_ms": round((perf_counter() - started) * 1000.0, 2),
+            "principal": principal.key if principal is not None else "",
+        }
+        if "facts" in state:
+            line.update(state["facts"])
+        if scope["path"] in _PROBES:
+            log.debug("request", **line)
+        else:
+            log_soon("request", line)
 
 
 class _Answered:
@@ -257,11 +265,11 @@ class _Answered:
         self._request_id = request_id.encode("latin-1")
         self.status = 0
 
-    async def __call__(self, message: Message) -> None:
+    def __call__(self, message: Message) -> Awaitable[None]:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             message["headers"] = [*message.get("headers", ()), (b"x-request-id", self._request_id)]
-        await self._send(message)
+        return self._send(message)
 
 
 async def _discard(receive: Receive) -> None:
@@ -304,6 +312,7 @@ class _Attached:
 
 
 _NO_TRACE = nullcontext()
+_NOTHING = Context()
 
 
 def _trace_context(headers: Mapping[bytes, bytes]) -> Context | None:
@@ -314,7 +323,7 @@ def _trace_context(headers: Mapping[bytes, bytes]) -> Context | None:
     if found is not None and b"tracestate" not in headers and b"baggage" not in headers:
         # As `propagate.extract` reads it, which takes four times as long.
         span = trace.SpanContext(int(found[1], 16), int(found[2], 16), True, trace.TraceFlags(int(found[3], 16)))
-        return trace.set_span_in_context(trace.NonRecordingSpan(span)) if span.is_valid else None
+        return trace.set_span_in_context(trace.NonRecordingSpan(span), _NOTHING) if span.is_valid else None
     carrier = {
         name: headers[name.encode()].decode("latin-1")
         for name in ("traceparent", "tracestate", "baggage")

@@ -77,3 +77,33 @@ structlog.get_logger().warning("agent_said", line="\\x1b[2Jgone\\x9b31m")
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
     assert b"\\x1b[2Jgone\\x9b31m" in ended.stderr
     assert b"\x1b[2J" not in ended.stderr
+
+
+SOON = """
+import structlog
+from opentelemetry import context, trace
+from interhub.hub.settings import Logging
+from interhub.hub.telemetry import log_soon, start_logging
+start_logging(Logging(**{settings}))
+span = trace.NonRecordingSpan(trace.SpanContext(1, 2, True))
+context.attach(trace.set_span_in_context(span))
+structlog.contextvars.bind_contextvars(request_id="r1")
+facts = {"path": "/a", "status": 200}
+structlog.get_logger().info("request", **facts)
+log_soon("request", facts)
+"""
+
+
+@pytest.mark.parametrize("settings", [{}, {"format": "text"}, {"level": "warning"}])
+def test_the_line_of_a_request_is_as_any_other(settings: dict[str, str]) -> None:
+    program = SOON.replace("{settings}", repr(settings))
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    lines = ended.stderr.splitlines()
+    if settings == {"level": "warning"}:
+        assert not lines
+    elif settings:
+        assert [line.split(" ", 1)[1] for line in lines] == [lines[0].split(" ", 1)[1]] * 2
+    else:
+        usual, soon = (json.loads(line) for line in lines)
+        assert usual.pop("timestamp")[:16] == soon.pop("timestamp")[:16]
+        assert usual == soon

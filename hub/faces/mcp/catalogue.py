@@ -126,12 +126,17 @@ class Catalogues:
         self.generation = 0
         """Another number after every change of anybody's agents."""
 
+    def known(self, tenant: str, profile: Profile = WHOLE) -> Catalogue | None:
+        """Return a tenant's catalogue as of now; None where it is to be built first."""
+        kept = self._tenants.get(tenant)
+        return kept.catalogues.get(profile.name) if kept is not None else None
+
     async def of(self, principal: Principal, profile: Profile = WHOLE) -> Catalogue:
         """Return what the caller's agents offer in a profile."""
-        tenant = self._tenants.setdefault(principal.tenant, _Tenant())
-        known = tenant.catalogues.get(profile.name)
+        known = self.known(principal.tenant, profile)
         if known is not None:
             return known
+        tenant = self._tenants.setdefault(principal.tenant, _Tenant())
         generation = self.generation
         agents = await self._hub.agents(principal)
         catalogue = build(agents, profile=profile, known=tenant.entries)

@@ -1,12 +1,13 @@
 """The short way to the agents' tools at `/mcp`: what is listed of MCP servers, called past the SDK on both sides."""
 
 from collections.abc import Container, Mapping
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 from mcp_types import LOG_LEVEL_META_KEY, SERVER_INFO_META_KEY
 
-from interhub.adapters import Call
+from interhub.adapters import DELEGATION_KEY, Call, Principal
+from interhub.adapters.base import another
 from interhub.adapters.exact_json import write_json
 from interhub.adapters.mcp.connection import McpConnection
 from interhub.agent_cards import JsonObject, Kind, TaskSupport
@@ -16,16 +17,32 @@ from interhub.hub.service import Hub
 from interhub.registry import RegistryError
 
 from .carried import carry, keeps_session, leave, parent_of
-from .catalogue import Catalogues
+from .catalogue import Catalogue, Catalogues
 from .content import passed_on
 from .entrance import Inbound
 from .long_calls import support_of
 from .names import Entry
+from .profiles import Profile
 from .turn import meta_to_agents
 
 _PARAMS = frozenset({"name", "arguments", "_meta"})
 _RESULT = frozenset({"content", "structuredContent", "isError", "resultType", "_meta"})
 _TEXT = frozenset({"type", "text"})
+
+
+_MOST_ROUTES = 10_000
+
+
+class _Route(NamedTuple):
+    """What is the same in one tool's calls by one caller. Good while catalogue and caller are those that it names."""
+
+    catalogue: Catalogue
+    principal: Principal
+    owner: str
+    """The caller's key."""
+    entry: Entry
+    call: Call
+    """A call of the tool, without what each call brings."""
 
 
 class DirectTools:
@@ -50,27 +67,13 @@ class DirectTools:
         self._session_idle_s = session_idle_s
         self._call_timeout_s = call_timeout_s
         self._server_info = server_info
+        self._routes: dict[tuple[str, str], _Route] = {}
 
     async def __call__(self, inbound: Inbound) -> bytes | None:
         """Call a tool, or leave it."""
-        entry = await self._entry(inbound)
-        if entry is None:
-            return None
-        held = self._hub.hold(entry.agent)
-        if held is None:
-            return None
-        try:
-            if isinstance(held.connection, McpConnection):
-                return await self._call(inbound, entry, held.connection)
-            return None
-        finally:
-            held.release()
-
-    async def _entry(self, inbound: Inbound) -> Entry | None:
-        """Return what is called, where the call is in order and nothing about it is special."""
         params = inbound.params
         name, arguments = params.get("name"), params.get("arguments")
-        if not params.keys() <= _PARAMS or LOG_LEVEL_META_KEY in inbound.meta:
+        if not params.keys() <= _PARAMS or LOG_LEVEL_META_KEY in inbound.meta or DELEGATION_KEY in inbound.meta:
             return None
         if not isinstance(name, str) or name in self._own or not isinstance(arguments, dict | None):
             return None
@@ -79,33 +82,62 @@ class DirectTools:
             owner = {"client_id": principal.tenant, "issuer": None, "subject": principal.subject}
             if not keeps_session(self._sessions, inbound.session_id, owner, self._session_idle_s):
                 return None
-        try:
-            catalogue = await self._catalogues.of(principal, inbound.scope["state"]["profile"])
-        except (HubError, RegistryError):
+        profile: Profile = inbound.scope["state"]["profile"]
+        catalogue = self._catalogues.known(principal.tenant, profile)
+        if catalogue is None:
+            try:
+                catalogue = await self._catalogues.of(principal, profile)
+            except (HubError, RegistryError):
+                return None
+        route = self._routes.get((profile.name, name))
+        if route is None or route.catalogue is not catalogue or route.principal is not principal:
+            route = self._route(catalogue, principal, name)
+            if route is None:
+                return None
+            self._routes[profile.name, name] = route
+        entry, given = route.entry, cast("JsonObject", arguments or {})
+        if entry.arguments.problems(given):
             return None
+        held = self._hub.hold(entry.agent)
+        if held is None:
+            return None
+        try:
+            if not isinstance(held.connection, McpConnection):
+                return None
+            call = another(
+                route.call,
+                arguments=given,
+                idempotency_key=f"{route.owner}/{getrandbits(128):032x}",
+                meta=meta_to_agents(inbound.meta),
+            )
+            return await self._call(inbound, entry, call, held.connection)
+        finally:
+            held.release()
+
+    def _route(self, catalogue: Catalogue, principal: Principal, name: str) -> "_Route | None":
+        """Return how a tool is called, where nothing about it is special."""
         entry = catalogue.tools.get(name)
         if entry is None or entry.capability.kind is not Kind.TOOL:
             return None
         if support_of(entry.agent, entry.capability) is not TaskSupport.FORBIDDEN:
             return None
-        return None if entry.arguments.problems(cast("JsonObject", arguments or {})) else entry
-
-    async def _call(self, inbound: Inbound, entry: Entry, connection: McpConnection) -> bytes | None:
-        principal = inbound.principal
+        if len(self._routes) >= _MOST_ROUTES:
+            self._routes.clear()
         call = Call(
             capability=entry.capability.name,
             kind=Kind.TOOL,
-            arguments=cast("JsonObject", inbound.params.get("arguments") or {}),
             principal=principal,
-            idempotency_key=f"{principal.key}/{getrandbits(128):032x}",
+            idempotency_key="",
             timeout_s=self._call_timeout_s,
-            meta=meta_to_agents(inbound.meta),
         )
+        return _Route(catalogue, principal, principal.key, entry, call)
+
+    async def _call(self, inbound: Inbound, entry: Entry, call: Call, connection: McpConnection) -> bytes | None:
         ticket = self._hub.let_through(entry.agent, call, parent=parent_of(inbound))
         if ticket is None:
             return None
         begun = connection.begin(
-            call, entry.capability, trace=ticket.trace, with_progress="progressToken" in inbound.meta
+            ticket.call, entry.capability, trace=ticket.trace, with_progress="progressToken" in inbound.meta
         )
         if begun is None:
             return None
