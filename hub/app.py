@@ -5,11 +5,13 @@ opposite order. What is imported late here, and why, is said in `front` and `lat
 """
 
 import gc
+import os
 import sqlite3
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 from uuid import uuid4
 
@@ -38,6 +40,7 @@ from interhub.hub.faces.http import KEYS_PATH, Entrance, Perimeter
 from interhub.hub.faces.refusals import exception_handlers
 from interhub.hub.front import Faces, LateFaces, McpFirst, McpPlaces, Rest
 from interhub.hub.grpc_port import GrpcPort, grpc_address, open_grpc_port
+from interhub.hub.guards import GuardLimits, Guards, SqlAccounts
 from interhub.hub.health import HealthKeeper
 from interhub.hub.late import LateAdapter
 from interhub.hub.policy import Effect, Rule, RulePolicy, TenantPolicy
@@ -52,6 +55,9 @@ from interhub.hub.supervisor.membership import connections_of
 from interhub.hub.supervisor.retention import Retention, Rules
 from interhub.hub.supervisor.slots import Slots
 from interhub.hub.supervisor.supervisor import Supervisor
+from interhub.hub.triggers.store import TOPIC as TRIGGER_TOPIC
+from interhub.hub.triggers.store import TriggerStore
+from interhub.hub.triggers.triggers import Triggers
 from interhub.hub.version import VERSION
 from interhub.registry import DatabaseUnusable, RegistryError
 from interhub.registry.cached import CachedRegistry
@@ -61,6 +67,9 @@ from interhub.registry.sql import SqlRegistry
 
 from .faces.rest.routes import rest_routes
 from .faces.rest.upkeep import Upkeep
+
+if TYPE_CHECKING:  # importing it brings the MCP SDK
+    from interhub.adapters.mcp.relay import McpRelay
 
 log = structlog.get_logger()
 
@@ -106,6 +115,7 @@ async def application(settings: Settings, home: DataDir, url: str) -> AsyncGener
         # Before whoever follows the notice by reading.
         bus.hear(AGENT_TOPIC, lambda name: registry.forget())
         bus.hear_gaps(registry.forget)
+        bus.hear(TRIGGER_TOPIC, lambda name: triggers.wake())
         engine = DbosEngine(
             engine_url,
             executor_id=replicas.executor_id if replicas is not None else "local",
@@ -114,8 +124,16 @@ async def application(settings: Settings, home: DataDir, url: str) -> AsyncGener
         )
         health = HealthKeeper(registry, look_again)
         adapters: dict[str, Adapter] = {}
+        guards = await to_thread.run_sync(_guards, settings, home, database, replicas is not None)
         late = _adapters(settings, home, agent_changed)
-        dispatcher = Dispatcher(adapters=adapters, pool=pool, policy=_policy(settings), audit=audit, witness=health)
+        dispatcher = Dispatcher(
+            adapters=adapters,
+            pool=pool,
+            policy=_policy(settings),
+            audit=audit,
+            witness=health,
+            guards=guards,
+        )
         supervisor = Supervisor(
             registry=registry,
             index=index,
@@ -169,6 +187,13 @@ async def application(settings: Settings, home: DataDir, url: str) -> AsyncGener
         if replicas is not None:
             state_key = await to_thread.run_sync(shared_key, database, STATE_KEY)
         vault_key = await to_thread.run_sync(_vault_key, settings, home, database if replicas is not None else None)
+        triggers = Triggers(
+            TriggerStore(database, vault_key, bus),
+            hub,
+            lambda principal, agent_id: _relay(hub, principal, agent_id),
+            env=os.environ,
+        )
+        tasks.start_soon(_guarded, "triggers", triggers.run)
         pushes = PushStore(database, vault_key) if settings.push.enabled else None
         faces = LateFaces(lambda: _protocol_faces(hub, settings, state_key, home, pushes, _push_noted(audit), grpc))
         await stack.enter_async_context(faces.running())
@@ -193,6 +218,7 @@ async def application(settings: Settings, home: DataDir, url: str) -> AsyncGener
                     upkeep=Upkeep(retention, rules),
                     state_key=state_key,
                     pushes=pushes,
+                    triggers=triggers,
                 ),
                 Rest(faces),
             ],
@@ -246,6 +272,10 @@ def _protocol_faces(
     grpc: GrpcPort | None,
 ) -> Faces:
     """Import the faces that need the SDKs, and return the context that they are served in."""
+    from interhub.hub.push.outbox import Outbox
+    from interhub.hub.push.sender import Sender
+    from interhub.hub.signing import SigningKeys
+
     from .faces.a2a.cards import CardSigner
     from .faces.a2a.push_bodies import A2aBodies
     from .faces.a2a.routes import A2aFace
@@ -254,9 +284,6 @@ def _protocol_faces(
     from .faces.mcp.calls import DirectCalls
     from .faces.mcp.face import mcp_face
     from .faces.mcp.profiles import Profile, Profiles
-    from interhub.hub.push.outbox import Outbox
-    from interhub.hub.push.sender import Sender
-    from interhub.hub.signing import SigningKeys
 
     catalogue = settings.catalogue
     timeout_s = settings.limits.call_timeout_s
@@ -330,6 +357,15 @@ def _protocol_faces(
 
 _COLLECT_AFTER = (20_000, 20, 20)
 """Python's own 700 has the collector walk over the calls in flight after every eighth call: a tenth of all CPU."""
+
+
+@asynccontextmanager
+async def _relay(hub: Hub, principal: Principal, agent_id: str) -> "AsyncGenerator[McpRelay]":
+    """Hold the connection to an MCP server whose resources are watched."""
+    from .faces.mcp.agent_hub import relay_of
+
+    async with relay_of(hub, principal, agent_id) as relay:
+        yield relay
 
 
 async def _warm(faces: LateFaces, index: Index, adapters: Iterable[LateAdapter]) -> None:
@@ -408,6 +444,11 @@ def _push_noted(audit: AuditLog) -> Callable[[PushConfig, str], None]:
 def _policy(settings: Settings) -> RulePolicy:
     rules = [Rule(**{**each.model_dump(), "effect": Effect(each.effect)}) for each in settings.policy.rules]
     return RulePolicy(rules, TenantPolicy())
+
+
+def _guards(settings: Settings, home: DataDir, database: Engine, shared: bool) -> Guards:
+    key = shared_key(database, STATE_KEY) if shared else home.state_key()
+    return Guards(GuardLimits(**settings.guards.model_dump()), key=key, accounts=SqlAccounts(database))
 
 
 def _run_limits(settings: Settings) -> RunLimits | None:

@@ -11,7 +11,11 @@
     ├── RunEnded                 the run has ended and takes no more
     ├── RunUnderWay              the run has not ended yet
     ├── QuestionNotFound         nothing is asked there, or it was answered
+    ├── TriggerNotFound          no such trigger, or somebody else's
+    ├── TriggerExists            there is a trigger of that name
+    ├── HookRefused              a webhook's request does not prove where it comes from
     ├── BudgetExceeded           the whole tree of a delegation has used what it was given
+    ├── DelegationLoop           an agent would be called below itself
     ├── StepTimeout              a step took longer than its plan lets it
     ├── OutputInvalid            what a step gave does not fit what its plan wants
     ├── LimitReached             a loop's turns or a map's items are too many
@@ -190,6 +194,40 @@ class QuestionNotFound(HubError):
         return f"run {self.run_id} asks nothing" + (f" under {self.question_id!r}" if self.question_id else "")
 
 
+class HookRefused(HubError):
+    """A webhook's request does not prove where it comes from, or is too old. Never says what would be right."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(why)
+        self.why = why
+
+    def __str__(self) -> str:
+        return f"the request is refused: {self.why}"
+
+
+class TriggerNotFound(HubError):
+    """There is no trigger of that name."""
+
+    def __init__(self, name: str, near: str = "") -> None:
+        super().__init__(name, near)
+        self.name, self.near = name, near
+
+    def __str__(self) -> str:
+        hint = f"; did you mean {self.near!r}?" if self.near else "; see `interhub triggers list`"
+        return f"there is no trigger {shown(self.name)}{hint}"
+
+
+class TriggerExists(HubError):
+    """A trigger of that name is there."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.name = name
+
+    def __str__(self) -> str:
+        return f"there is a trigger {self.name} already; remove it first: `interhub triggers remove {self.name}`"
+
+
 class BudgetExceeded(HubError):
     """The whole tree of a delegation has used what it was given."""
 
@@ -200,6 +238,17 @@ class BudgetExceeded(HubError):
 
     def __str__(self) -> str:
         return f"the delegation has reached its limit of {self.limit:g} {self.what}"
+
+
+class DelegationLoop(HubError):
+    """An agent would be called below itself: A calls B, and B calls A."""
+
+    def __init__(self, trail: Sequence[str]) -> None:
+        super().__init__(tuple(trail))
+        self.trail = tuple(trail)
+
+    def __str__(self) -> str:
+        return f"agents would call each other in a circle: {' > '.join(self.trail)}"
 
 
 class StepTimeout(HubError):
@@ -372,7 +421,11 @@ TABLE: Mapping[type[Exception], Status] = {
     RunEnded: Status(http=409, jsonrpc=-32002, reason="TASK_NOT_CANCELABLE"),
     RunUnderWay: Status(http=409, jsonrpc=-32602, reason="RUN_UNDER_WAY"),
     QuestionNotFound: Status(http=409, jsonrpc=-32602, reason="QUESTION_NOT_FOUND"),
+    TriggerNotFound: Status(http=404, jsonrpc=-32602, reason="TRIGGER_NOT_FOUND"),
+    TriggerExists: Status(http=409, jsonrpc=-32602, reason="TRIGGER_EXISTS"),
+    HookRefused: Status(http=401, jsonrpc=-32600, reason="WEBHOOK_REFUSED"),
     BudgetExceeded: Status(http=429, jsonrpc=-32603, reason="BUDGET_EXCEEDED"),
+    DelegationLoop: Status(http=409, jsonrpc=-32603, reason="DELEGATION_LOOP"),
     StepTimeout: Status(http=504, jsonrpc=-32603, reason="STEP_TIMEOUT"),
     OutputInvalid: Status(http=502, jsonrpc=-32603, reason="OUTPUT_INVALID"),
     LimitReached: Status(http=422, jsonrpc=-32603, reason="LIMIT_REACHED"),

@@ -1,7 +1,7 @@
 """The hub's verbs. Every face calls these and nothing below them."""
 
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from difflib import get_close_matches
 from uuid import uuid4
@@ -13,6 +13,7 @@ from interhub.adapters import (
     AdapterError,
     Budget,
     Call,
+    Completed,
     Connection,
     Message,
     Outcome,
@@ -31,7 +32,18 @@ from .audit import AuditLog, AuditRecord
 from .bus import Bus, NoBus
 from .discovery import Discovery, FromDocument, Source
 from .dispatch import Dispatcher, Pass
-from .errors import BadRequest, CapabilityNotFound, QuestionNotFound, shown
+from .errors import (
+    BadRequest,
+    BudgetExceeded,
+    CapabilityNotFound,
+    DelegationLoop,
+    HubError,
+    NotAllowed,
+    QuestionNotFound,
+    problem_of,
+    shown,
+)
+from .guards import lineage_of
 from .policy import Ask
 from .roster import Roster
 from .supervisor.run import Answer, Approval, Assignment, Event, Run, RunFilter, RunPage, RunState
@@ -195,6 +207,7 @@ class Hub:
         budget: Budget | None = None,
         trace: Mapping[str, str] | None = None,
         meta: JsonObject | None = None,
+        mark: str = "",
     ) -> Outcome:
         """Use one capability of one agent, now, without a durable run; unless a person must approve it first.
 
@@ -216,13 +229,40 @@ class Hub:
             context_id=context_id,
             resume=resume,
             timeout_s=timeout_s,
-            budget=budget or Budget(),
+            budget=self._dispatcher.guards.budget(budget),
             trace=trace or {},
             meta=meta or {},
         )
+        call = await self.enter(agent, call, mark)
         if self.asks_first(agent, call):
             return await self._supervisor.ask_first(agent, call, report)
-        return await self._dispatcher.call(agent, call, report)
+        outcome = await self._dispatcher.call(agent, call, report)
+        if call.lineage.branch and isinstance(outcome, Completed):
+            await self._dispatcher.guards.add(call.lineage.branch, outcome.usage)
+        return outcome
+
+    async def enter(self, agent: Agent, call: Call, mark: str) -> Call:
+        """Return a call as one below that whose mark the caller has brought; it is counted there.
+
+        Raises:
+            NotAllowed: the mark is none of this tenant, or was changed; or this caller must bring one.
+            DelegationLoop, BudgetExceeded: the tree's guards stop it.
+        """
+        guards = self._dispatcher.guards
+        try:
+            ticket = guards.ticket(mark, call.principal)
+            if ticket is None:
+                return call
+            budget = call.budget.least(await guards.enter(ticket, agent.id))
+            await guards.take(ticket.branch, ticket.budget)
+        except HubError as stopped:
+            self._stopped(call.principal, agent.id, stopped)
+            raise
+        return replace(call, budget=replace(budget, depth=budget.depth - 1), lineage=lineage_of(ticket))
+
+    def marked(self, agent: Agent, call: Call) -> Call:
+        """Return a call of a relay with the mark that it carries to its agent."""
+        return self._dispatcher.marked(agent, call)
 
     def asks_first(self, agent: Agent, call: Call) -> bool:
         """Whether the policy wants a person asked before this call: `call` then makes it a run, which asks."""
@@ -273,7 +313,11 @@ class Hub:
             agent = await self.agent(assignment.principal, assignment.agent_id)
             if assignment.capability:
                 capability_of(agent, assignment.capability)
-        run = await self._supervisor.submit(assignment)
+        try:
+            run = await self._supervisor.submit(assignment)
+        except (BudgetExceeded, DelegationLoop, NotAllowed) as stopped:
+            self._stopped(assignment.principal, assignment.agent_id, stopped)
+            raise
         self._note(assignment.principal, "run_submit", run.id)
         return run
 
@@ -440,6 +484,27 @@ class Hub:
             await self.refresh_agent(Principal(subject="interhub", tenant=tenant), agent_id)
         except AdapterError as failure:
             log.warning("agent_refresh_failed", agent=agent_id, tenant=tenant, error=str(failure))
+
+    def _stopped(self, principal: Principal, target: str, why: HubError) -> None:
+        """Record that a guard has stopped something."""
+        reason = problem_of(why).status.reason
+        self._audit.append(
+            AuditRecord(
+                at=datetime.now(UTC),
+                tenant=principal.tenant,
+                subject=principal.subject,
+                action="guard",
+                target=target,
+                decision="deny",
+                outcome=reason,
+                detail={"why": str(why)},
+            )
+        )
+        log.warning("guard_stopped", agent=target, reason=reason, why=str(why))
+
+    def note(self, principal: Principal, action: str, target: str) -> None:
+        """Append an audit record of something that was done beside these verbs."""
+        self._note(principal, action, target)
 
     def _note(self, principal: Principal, action: str, target: str, *, detail: JsonObject | None = None) -> None:
         self._audit.append(

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from . import agents, approvals, cards, connect, keys, process, runs, upkeep, workers, workflows
+from . import agents, approvals, cards, connect, keys, process, runs, triggers, upkeep, workers, workflows
 from .failures import report
 from .session import Session
 
@@ -23,6 +23,7 @@ app.add_typer(agents.app, name="agents")
 app.add_typer(runs.app, name="runs")
 app.add_typer(approvals.app, name="approvals")
 app.add_typer(workflows.app, name="workflows")
+app.add_typer(triggers.app, name="triggers")
 app.add_typer(workers.app, name="workers")
 app.add_typer(keys.app, name="key")
 app.add_typer(cards.app, name="cards")
@@ -31,6 +32,7 @@ app.command("stop")(process.stop)
 app.command("mcp")(process.mcp)
 app.command("find")(agents.find)
 app.command("run")(runs.run)
+app.command("event")(triggers.event)
 app.command("connect")(connect.connect)
 app.command("doctor")(process.doctor)
 app.command("gc")(upkeep.gc)

@@ -135,6 +135,43 @@ def cancel(context: typer.Context, run_id: RunId) -> None:
 
 
 @app.command()
+def pause(context: typer.Context, run_id: RunId) -> None:
+    """Have a run begin no further step until it is resumed; what is under way ends."""
+    here = session(context)
+    hub = here.hub()
+    found = hub.post(f"{_path(hub, run_id)}/pause")
+    here.give(found, lambda console: console.print(f"Run {found['id']} is paused."))
+
+
+@app.command()
+def resume(context: typer.Context, run_id: RunId) -> None:
+    """Let a paused run go on."""
+    here = session(context)
+    hub = here.hub()
+    found = hub.post(f"{_path(hub, run_id)}/resume")
+    here.give(found, lambda console: console.print(f"Run {found['id']} goes on."))
+
+
+@app.command()
+def rerun(
+    context: typer.Context,
+    run_id: RunId,
+    from_step: Annotated[str, typer.Option("--from", help="Id or path of the first step that is done again.")],
+    detach: Annotated[bool, typer.Option("--detach", help="Do not wait; say the new run's id.")] = False,
+) -> None:
+    """Do a run again from a step on, and watch: a new run, with the results of the steps that come before."""
+    from .watch import follow
+
+    here = session(context)
+    hub = here.hub()
+    begun = hub.post(f"{_path(hub, run_id)}/rerun", {"from_step": from_step})
+    if detach:
+        here.give(begun, lambda console: console.print(begun["id"]))
+        return
+    follow(here, hub, begun, stop_when_asked=True)
+
+
+@app.command()
 def answer(
     context: typer.Context,
     run_id: RunId,

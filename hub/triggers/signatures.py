@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping
 from hashlib import sha256
 from uuid import uuid4
 
-from interhub.hub.errors import HubError
+from interhub.hub.errors import HookRefused
 
 from .document import WebhookSpec
 
@@ -26,17 +26,6 @@ TOLERANCE_S = 300.0
 """How far a request's time may be from ours: Standard Webhooks asks for some minutes."""
 _MAX_ID_CHARS = 200
 _PREFIX = "whsec_"
-
-
-class HookRefused(HubError):
-    """A webhook's request does not prove where it comes from, or is too old. Never says what would be right."""
-
-    def __init__(self, why: str) -> None:
-        super().__init__(why)
-        self.why = why
-
-    def __str__(self) -> str:
-        return f"the request is refused: {self.why}"
 
 
 def new_secret() -> str:

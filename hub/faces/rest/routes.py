@@ -20,6 +20,7 @@ from interhub.hub.push.store import PushStore
 from interhub.hub.service import Hub
 from interhub.hub.supervisor.model import plan_schema
 from interhub.hub.supervisor.run import Answer, Assignment, Event, Run
+from interhub.hub.triggers.triggers import Triggers
 
 from .approvals import approval_operations
 from .bodies import (
@@ -30,12 +31,14 @@ from .bodies import (
     CheckDocument,
     EventsQuery,
     FindQuery,
+    Rerun,
     RunQuery,
     RunsQuery,
     SubmitRun,
 )
 from .operations import Asked, Operation, json_bytes, json_response, openapi
 from .state import StateSeal
+from .triggers import TriggerOperations
 from .upkeep import Upkeep
 
 Readiness: TypeAlias = Callable[[], Awaitable[Mapping[str, str]]]
@@ -43,6 +46,9 @@ Readiness: TypeAlias = Callable[[], Awaitable[Mapping[str, str]]]
 
 Replicas: TypeAlias = Callable[[], Awaitable[Sequence[JsonObject]]]
 """Returns the hubs that share the database, this one among them."""
+
+DELEGATION_HEADER = "interhub-delegation"
+"""Header by which an agent says which delegation its request is part of: what it got as `interhub.dev/delegation`."""
 
 _SSE = "text/event-stream"
 _PING_S = 15
@@ -60,12 +66,21 @@ def rest_routes(
     upkeep: Upkeep | None = None,
     state_key: bytes | None = None,
     pushes: PushStore | None = None,
+    triggers: Triggers | None = None,
 ) -> list[BaseRoute]:
     """Return the routes of the REST face. `state_key` (32 bytes) seals what callers keep between question and answer.
 
     They need `interhub.hub.faces.http.Entrance` around the application, which names the caller.
     """
-    listed = operations(hub, readiness=readiness, replicas=replicas, upkeep=upkeep, state_key=state_key, pushes=pushes)
+    listed = operations(
+        hub,
+        readiness=readiness,
+        replicas=replicas,
+        upkeep=upkeep,
+        state_key=state_key,
+        pushes=pushes,
+        triggers=triggers,
+    )
     return [operation.route() for operation in listed]
 
 
@@ -77,6 +92,7 @@ def operations(
     upkeep: Upkeep | None = None,
     state_key: bytes | None = None,
     pushes: PushStore | None = None,
+    triggers: Triggers | None = None,
 ) -> list[Operation[Any, Any]]:
     """Return all that can be asked."""
     agents, runs = _Agents(hub, StateSeal(state_key or secrets.token_bytes(32))), _Runs(hub, pushes)
@@ -84,6 +100,8 @@ def operations(
     listed += _probes(hub, readiness, replicas)
     if upkeep is not None:
         listed += upkeep.operations()
+    if triggers is not None:
+        listed += TriggerOperations(triggers, hub.info.base_url).operations()
 
     async def document(asked: Asked[None, None]) -> Response:
         return json_response(openapi(listed, version=hub.info.version, url=hub.info.base_url))
@@ -237,6 +255,7 @@ class _Agents:
             context_id=body.context_id,
             idempotency_key=body.idempotency_key,
             timeout_s=body.timeout_s,
+            mark=asked.request.headers.get(DELEGATION_HEADER, ""),
         )
         if isinstance(outcome, InputRequired):
             kept = self._seal.seal(outcome.state, principal=principal, agent_id=agent_id)
@@ -304,6 +323,34 @@ class _Runs:
                 refusals=(404, 409),
             ),
             Operation(
+                name="pause_run",
+                method="POST",
+                path="/api/runs/{run_id}/pause",
+                summary="Have a run begin no further step; what is under way ends.",
+                answer=self.pause,
+                answers={200: "Run"},
+                refusals=(404, 409),
+            ),
+            Operation(
+                name="resume_run",
+                method="POST",
+                path="/api/runs/{run_id}/resume",
+                summary="Let a paused run go on.",
+                answer=self.resume,
+                answers={200: "Run"},
+                refusals=(404, 409),
+            ),
+            Operation(
+                name="rerun",
+                method="POST",
+                path="/api/runs/{run_id}/rerun",
+                summary="Do an ended run again from a step on, in a new run that takes over what came before.",
+                answer=self.rerun,
+                answers={202: "Run"},
+                refusals=(404, 409),
+                body=TypeAdapter(Rerun),
+            ),
+            Operation(
                 name="list_pushes",
                 method="GET",
                 path="/api/runs/{run_id}/pushes",
@@ -361,6 +408,7 @@ class _Runs:
                 context_id=body.context_id,
                 idempotency_key=body.idempotency_key or asked.request.headers.get("idempotency-key", ""),
                 budget=body.budget.budget(),
+                mark=asked.request.headers.get(DELEGATION_HEADER, ""),
             )
         )
         run = await self._settled(asked, run, body.wait_s)
@@ -373,6 +421,17 @@ class _Runs:
 
     async def cancel(self, asked: Asked[None, None]) -> Response:
         return json_response(run_shape(await self._hub.cancel(asked.principal, asked.path("run_id"))))
+
+    async def pause(self, asked: Asked[None, None]) -> Response:
+        return json_response(run_shape(await self._hub.pause(asked.principal, asked.path("run_id"))))
+
+    async def resume(self, asked: Asked[None, None]) -> Response:
+        return json_response(run_shape(await self._hub.resume(asked.principal, asked.path("run_id"))))
+
+    async def rerun(self, asked: Asked[Rerun, None]) -> Response:
+        run = await self._hub.rerun(asked.principal, asked.path("run_id"), from_step=asked.body.from_step)
+        note(asked.request.scope, run_id=run.id)
+        return json_response(run_shape(run), status=202, headers={"Location": f"/api/runs/{run.id}"})
 
     async def pushes(self, asked: Asked[None, None]) -> Response:
         run = await self._hub.run(asked.principal, asked.path("run_id"))

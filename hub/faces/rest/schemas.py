@@ -18,6 +18,7 @@ _ANY: Schema = {}
 _MAP: Schema = {"type": "object"}
 _DATE: Schema = {"type": "string", "format": "date-time"}
 _DATE_OR_NULL: Schema = {"type": ["string", "null"], "format": "date-time"}
+_TEXT_OR_NULL: Schema = {"type": ["string", "null"]}
 _INTEGER_OR_NULL: Schema = {"type": ["integer", "null"]}
 _MAP_OR_NULL: Schema = {"type": ["object", "null"]}
 _TEXTS: Schema = {"type": "array", "items": _TEXT}
@@ -237,6 +238,9 @@ SCHEMAS: dict[str, Schema] = {
         updated_at=_DATE,
         ended_at=_DATE_OR_NULL,
         generation=_INTEGER,
+        paused=_FLAG,
+        rerun_of=_TEXT_OR_NULL,
+        rerun_from=_TEXT_OR_NULL,
         parts=_list("Part"),
         structured=_ANY,
         artifacts=_list("Artifact"),
@@ -253,6 +257,29 @@ SCHEMAS: dict[str, Schema] = {
         payload=_MAP,
     ),
     "Events": _object(events=_list("Event"), next_after=_INTEGER),
+    "Delivery": _object(
+        trigger=_TEXT_OR_NULL,
+        event=_TEXT,
+        name=_TEXT,
+        at=_DATE,
+        state=_one_of(["open", "done", "failed"]),
+        runs=_TEXTS,
+        error=_TEXT,
+    ),
+    "Taken": _object(event=_TEXT, new=_FLAG, runs=_TEXTS, deliveries=_list("Delivery")),
+    "Trigger": _object(
+        optional=("secret",),
+        name=_TEXT,
+        description=_TEXT,
+        source=_TEXT,
+        document=_MAP,
+        url=_TEXT_OR_NULL,
+        subject=_TEXT,
+        created_at=_DATE,
+        last=_or_null("Delivery"),
+        secret=_TEXT_OR_NULL,
+    ),
+    "Triggers": _object(triggers=_list("Trigger")),
     "Outcome": {
         "oneOf": [
             _object(
