@@ -1,6 +1,7 @@
 """How the hub speaks to agents: one contract, an adapter for each protocol, and a pool of their connections."""
 
 from .base import (
+    DELEGATION_KEY,
     Adapter,
     ArtifactChunk,
     Budget,
@@ -9,6 +10,7 @@ from .base import (
     Connection,
     InputRequest,
     InputRequired,
+    Lineage,
     LogLine,
     Outcome,
     Principal,
@@ -38,6 +40,7 @@ from .errors import (
 )
 
 __all__ = [
+    "DELEGATION_KEY",
     "Adapter",
     "AdapterError",
     "AdapterNotFound",
@@ -53,6 +56,7 @@ __all__ = [
     "DataPart",
     "InputRequest",
     "InputRequired",
+    "Lineage",
     "LogLine",
     "Message",
     "Outcome",

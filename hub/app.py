@@ -236,7 +236,9 @@ def _adapters(settings: Settings, home: DataDir, agent_changed: Callable[[str, s
     def mcp() -> Adapter:
         from interhub.adapters.mcp import McpAdapter
 
-        return McpAdapter(startup_timeout_s=timeout_s, default_cwd=str(home.path), on_changed=agent_changed)
+        return McpAdapter(
+            startup_timeout_s=timeout_s, default_cwd=str(home.path), on_changed=agent_changed, reach=reach
+        )
 
     def a2a() -> Adapter:
         from interhub.adapters.a2a import A2aAdapter

@@ -29,7 +29,8 @@ from interhub.registry import Agent
 
 from .audit import AuditLog, AuditRecord
 from .errors import BudgetExceeded, NotAllowed, problem_of
-from .policy import Allow, Ask, Decision, Deny, Policy
+from .guards import Guards
+from .policy import Allow, Ask, Decision, Deny, Policy, matches
 from .tracing import carrier_of, spans_are_exported
 
 log = structlog.get_logger()
@@ -54,11 +55,12 @@ class Pass:
     Ends with `end` or `hand_on`, once.
     """
 
-    __slots__ = ("_agent", "_call", "_record", "_span", "_started", "trace")
+    __slots__ = ("_agent", "_record", "_span", "_started", "call", "trace")
 
     def __init__(self, agent: Agent, call: Call, record: Record, parent: Context | None) -> None:
         self._agent = agent
-        self._call = call
+        self.call = call
+        """The call, with its mark."""
         self._record = record
         self._started = perf_counter()
         self._span: trace.Span | None = None
@@ -76,7 +78,7 @@ class Pass:
         """Record how it ended."""
         if self._span is not None:
             self._span.end()
-        self._record(self._agent, self._call, outcome, self._started)
+        self._record(self._agent, self.call, outcome, self._started)
 
     @contextmanager
     def hand_on(self) -> Generator[None]:
@@ -129,7 +131,9 @@ class Dispatcher:
         policy: Policy,
         audit: AuditLog,
         witness: Witness | None = None,
+        guards: Guards | None = None,
     ) -> None:
+        self.guards = guards or Guards()
         self._adapters = adapters
         self._pool = pool
         self._policy = policy
@@ -199,7 +203,13 @@ class Dispatcher:
         """
         if call.budget.depth < 0 or not isinstance(self._policy.decide(agent, call), Allow):
             return None
-        return Pass(agent, call, self._ended, parent)
+        if self.guards.limits.marked and matches(call.principal, self.guards.limits.marked):
+            return None
+        return Pass(agent, self.marked(agent, replace(call, budget=self.guards.budget())), self._ended, parent)
+
+    def marked(self, agent: Agent, call: Call) -> Call:
+        """Return a call with the mark that it carries to its agent."""
+        return replace(call, mark=self.guards.mark(agent.id, call))
 
     def _ended(self, agent: Agent, call: Call, outcome: str, started: float) -> None:
         if self._witness is not None and outcome != "canceled":
@@ -235,7 +245,8 @@ class Dispatcher:
             try:
                 carrier: dict[str, str] = {}
                 propagate.inject(carrier)
-                outgoing = replace(call, trace={**call.trace, **carrier}) if carrier else call
+                mark = self.guards.mark(agent.id, call)
+                outgoing = replace(call, mark=mark, trace={**call.trace, **carrier})
                 connection = await self.connection(agent, call.principal)
                 result = await connection.call(outgoing, report)
                 outcome = "completed" if isinstance(result, Completed) else "input_required"

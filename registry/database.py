@@ -38,6 +38,7 @@ from .tables import (
     replicas,
     runs,
     secrets,
+    tree_accounts,
     triggers,
     waits,
 )
@@ -69,6 +70,7 @@ __all__ = [
     "runs",
     "secrets",
     "stored_revision",
+    "tree_accounts",
     "triggers",
     "waits",
     "writing",

@@ -350,3 +350,14 @@ push_configs = Table(
     Index(None, "state"),
 )
 """Webhooks of runs, and how far each has been told; address and credentials are sealed."""
+
+tree_accounts = Table(
+    "tree_accounts",
+    metadata,
+    Column("key", ForeignText, primary_key=True),
+    Column("calls", BigInteger, nullable=False),
+    Column("tokens", BigInteger, nullable=False),
+    Column("cost_usd", Double, nullable=False),
+    Column("updated_at", Timestamp, nullable=False),
+)
+"""What was used below calls of agents that call the hub back, by the calls' keys."""

@@ -13,7 +13,7 @@ from mcp.shared.inbound import mcp_param_headers, x_mcp_header_map
 from mcp.shared.uri_template import InvalidUriTemplate, UriTemplate
 from mcp_types import INVALID_PARAMS, LOG_LEVEL_META_KEY, METHOD_NOT_FOUND, URL_ELICITATION_REQUIRED
 
-from interhub.adapters.base import Call, Completed, Outcome, Report, Resume, ignore
+from interhub.adapters.base import DELEGATION_KEY, Call, Completed, Outcome, Report, Resume, ignore
 from interhub.adapters.condition import Condition
 from interhub.adapters.errors import (
     AdapterError,
@@ -216,6 +216,9 @@ class McpConnection:
     def _params(self, call: Call, capability: Capability | None) -> tuple[dict[str, Json], dict[str, str]]:
         meta = {key: value for key, value in call.meta.items() if not key.startswith("io.modelcontextprotocol/")}
         meta |= {"progressToken": "ours", IDEMPOTENCY_META_KEY: call.idempotency_key, **call.trace}
+        meta.pop(DELEGATION_KEY, None)
+        if call.mark:
+            meta[DELEGATION_KEY] = call.mark
         headers: dict[str, str] = {}
         match call.kind:
             case Kind.TOOL:

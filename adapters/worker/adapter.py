@@ -21,6 +21,7 @@ import anyio
 import structlog
 
 from interhub.adapters.base import (
+    DELEGATION_KEY,
     ArtifactChunk,
     Call,
     Completed,
@@ -179,6 +180,8 @@ class WorkerConnection:
         """
         call = replace(call, context_id=_thread(call))
         params: dict[str, Json] = {"message": _message(call), "metadata": {**call.meta, **call.trace}}
+        if call.mark:
+            params["metadata"] = {**call.meta, **call.trace, DELEGATION_KEY: call.mark}
         if call.resume is not None:
             params["resume"] = {
                 "parts": [part_to_json(part) for part in call.resume.answer],

@@ -26,10 +26,12 @@ from interhub.adapters import (
     TextPart,
 )
 from interhub.adapters.content import part_to_json
+from interhub.adapters.schemas import problems_of
 from interhub.agent_cards import Binding, Capability, Json, JsonObject, Kind, empty_object
 from interhub.hub.dispatch import Dispatcher
 from interhub.hub.errors import (
     INTERNAL,
+    BadRequest,
     BudgetExceeded,
     CapabilityNotFound,
     NoCapableAgent,
@@ -40,20 +42,24 @@ from interhub.hub.errors import (
 from interhub.hub.policy import Allow, Ask, Deny
 from interhub.registry import Agent, Registry
 
-from .arguments import arguments_for
+from .arguments import arguments_for, fits
 from .blobs import pack
-from .envelope import StepValue, failed, normalised, question_to_json
+from .consulting import Consulting, Dialogue, Mistaken, Question
+from .envelope import StepValue, failed, mapping, normalised, question_to_json, text
 from .facts import end_fact
 from .journal import Journal, outlasting
 from .leaves import Leaves
+from .llm import Models, Prompt
 from .model import Failure
 from .notes import Notes, Teller, releases_of
 from .order import Order, call_digest
 from .outputs import fitted
+from .prompts import arguments_prompt
 from .records import Delegation
 from .router import Need, Router
 from .run import EventKind
 from .slots import Slots
+from .team_rules import strictest
 
 log = structlog.get_logger()
 
@@ -70,6 +76,7 @@ class Delegator:
         journal: Journal,
         database: sa.Engine,
         slots: Slots | None = None,
+        models: Models | None = None,
         sleep: Callable[[float], Awaitable[None]] = anyio.sleep,
     ) -> None:
         self._registry = registry
@@ -80,7 +87,10 @@ class Delegator:
         self._slots = slots or Slots()
         self._sleep = sleep
         self.leaves = Leaves()
+        self.consulting = Consulting(models or Models(), self.leaves)
+        self._writer = models.writer if models is not None else ""
         self.audit = dispatcher.audit
+        self._guards = dispatcher.guards
 
     async def carry_out(self, order: Order, *, recovered: bool) -> dict[str, Json]:
         """Do it and return its envelope: what it gave, why it failed, what it asks, or the child run that it needs.
@@ -92,7 +102,7 @@ class Delegator:
                 raise anyio.get_cancelled_exc_class()()
             self.leaves.add(order.run_id, scope)
             try:
-                return await self._carry_out(order, recovered)
+                return await self._counted(order, await self._carry_out(order, recovered))
             except anyio.get_cancelled_exc_class():
                 await self._canceled(order, run_canceled=scope.cancel_called)
                 raise
@@ -100,6 +110,13 @@ class Delegator:
                 self.leaves.remove(order.run_id, scope)
         # The scope swallowed its own cancellation; nothing may be recorded for this step.
         raise anyio.get_cancelled_exc_class()()
+
+    async def _counted(self, order: Order, envelope: dict[str, Json]) -> dict[str, Json]:
+        """Return an envelope with what the agent used by calling the hub back, where this run begins the tree."""
+        if order.lineage.branch or "child" in envelope:
+            return envelope
+        below = await self._guards.below(order.key)
+        return {**envelope, "below": below.to_json()} if below.any else envelope
 
     async def _carry_out(self, order: Order, recovered: bool) -> dict[str, Json]:
         attempt = order.first_attempt
@@ -111,6 +128,7 @@ class Delegator:
         try:
             found = await outlasting(lambda: self._resolve(order, known))
             agent, capability, why = found
+            self._guards.check_loop(agent.id, order.trail)
             self._notes.tell(
                 order,
                 EventKind.STEP_ROUTED,
@@ -120,10 +138,13 @@ class Delegator:
                 why=why or order.why,
             )
             if agent.endpoint.binding in (Binding.TEAM, Binding.WORKFLOW):
-                envelope = self._child(order, agent, capability, attempt)
+                envelope = await self._child(order, agent, capability, attempt)
             else:
                 assert capability is not None, "only teams and workflows are called without a capability"
-                envelope = await self._call(order, agent, capability, known, attempt)
+                if self._to_be_written(order, capability):
+                    envelope = {"write": True, "agent": agent.id, "capability": capability.name, "attempts": attempt}
+                else:
+                    envelope = await self._call(order, agent, capability, known, attempt)
             return {**envelope, "routed": {"attempt": attempt, "why": why or order.why}}
         except Exception as raised:  # the edge of a step: whatever happens in it is its failure, not the hub's
             error, attempts = (raised.error, raised.attempt) if isinstance(raised, _Attempted) else (raised, attempt)
@@ -131,6 +152,46 @@ class Delegator:
             if problem.status is INTERNAL:
                 log.error("step_broke", run_id=order.run_id, step=order.step, exc_info=error)
             return self.ended(order.run_id, order.step, self._attempts(failed(error), attempts, agent))
+
+    # Arguments that a model writes
+
+    def _to_be_written(self, order: Order, capability: Capability) -> bool:
+        """Return whether a model is to make a capability's arguments out of words."""
+        if not self._writer or order.arguments is not None or order.resume is not None or not order.text.strip():
+            return False
+        return not fits(capability, text=order.text, data=order.data)
+
+    async def write_arguments(self, order: Order, asked: JsonObject, dialogue: Dialogue) -> dict[str, Json]:
+        """Have a model write the arguments of the call that `asked` names: one call of it, as `Consulting.once` has it."""
+        agent_id, name = text(asked, "agent"), text(asked, "capability")
+
+        async def capability() -> Capability:
+            agent = await outlasting(lambda: self._registry.get(order.principal.tenant, agent_id))
+            found = agent.card.capability(name)
+            if found is None:
+                raise CapabilityNotFound(agent_id, name)
+            return found
+
+        async def ask() -> Prompt:
+            return arguments_prompt(
+                agent_id=agent_id, capability=await capability(), message=order.text, data=order.data
+            )
+
+        async def check(value: JsonObject) -> JsonObject:
+            schema = (await capability()).input_schema
+            if missing := text(value, "missing"):
+                properties = ", ".join(mapping(schema.get("properties")))
+                raise BadRequest(f"{name} cannot be called with these words: {missing[:300]}", f"say it: {properties}")
+            arguments = value.get("arguments")
+            if not isinstance(arguments, dict):
+                raise Mistaken(["give `arguments`, or say in `missing` what is not given"])
+            if problems := problems_of(arguments, schema):
+                raise Mistaken([f"arguments: {problem}" for problem in problems[:10]])
+            return {"arguments": arguments, "why": text(value, "why")}
+
+        question = Question(model=self._writer, ask=ask, check=check)
+        key = f"{order.key}.arguments{dialogue.number}"
+        return await self.consulting.once(question, dialogue, run_id=order.run_id, key=key)
 
     # Who
 
@@ -210,11 +271,11 @@ class Delegator:
         )
         return agent.card.capability(choice.capability)
 
-    def _child(self, order: Order, agent: Agent, capability: Capability | None, attempt: int) -> dict[str, Json]:
+    async def _child(self, order: Order, agent: Agent, capability: Capability | None, attempt: int) -> dict[str, Json]:
         if order.budget.depth < 1:
             raise BudgetExceeded("levels of delegation", 0)
         call = self._build(order, agent, capability, order.key)
-        asked = self._decide(order, agent, call, attempt)
+        asked = await self._decide(order, agent, call, attempt)
         if asked is not None:
             return asked
         arguments = order.arguments or {}
@@ -236,14 +297,19 @@ class Delegator:
 
     # Whether
 
-    def _decide(self, order: Order, agent: Agent, call: Call, attempt: int) -> dict[str, Json] | None:
+    async def _decide(self, order: Order, agent: Agent, call: Call, attempt: int) -> dict[str, Json] | None:
         """Return an approval to ask for, or None when the call may be made.
 
         Raises:
             NotAllowed: the policy says no.
         """
         digest = call_digest(order, agent, call)
-        match self._dispatcher.decide(agent, call):
+        decision = self._dispatcher.decide(agent, call)
+        if order.trail:
+            decision = await outlasting(
+                lambda: strictest(self._registry, order.principal, order.trail, agent, call.capability, decision)
+            )
+        match decision:
             case Allow():
                 return None
             case Deny(why=why):
@@ -277,9 +343,11 @@ class Delegator:
         releases = releases_of(known)
         key = f"{order.key}~{releases}" if releases else order.key
         call = self._build(order, agent, capability, key)
-        asked = self._decide(order, agent, call, attempt)
+        asked = await self._decide(order, agent, call, attempt)
         if asked is not None:
             return asked
+        if order.lineage.branch and order.lineage.limits is not None:
+            await self._guards.take(order.lineage.branch, order.lineage.limits)
         teller = Teller(self._notes, order, agent, capability, attempt, known)
         call = replace(call, remote_task=teller.delegation.remote_task)
         failures = 0
@@ -288,6 +356,8 @@ class Delegator:
             try:
                 outcome = await self._attempt(order, agent, call, teller)
                 if isinstance(outcome, Completed):
+                    if order.lineage.branch:
+                        await self._guards.add(order.lineage.branch, outcome.usage)
                     value = _checked(order, agent, StepValue.of(outcome))
                 break
             except Exception as error:
@@ -365,6 +435,12 @@ class Delegator:
             resume=order.resume,
             timeout_s=order.timeout_s,
             budget=replace(order.budget, depth=order.budget.depth - 1),
+            lineage=replace(
+                order.lineage,
+                tree=order.lineage.tree or order.run_id,
+                branch=order.lineage.branch or order.key,
+                trail=order.trail,
+            ),
         )
 
     # How it ended

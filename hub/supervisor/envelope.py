@@ -13,6 +13,7 @@ from interhub.adapters import (
     DataPart,
     InputRequest,
     InputRequired,
+    Lineage,
     Message,
     Part,
     Principal,
@@ -240,17 +241,50 @@ def principal_from_json(shaped: JsonObject) -> Principal:
 
 def budget_to_json(budget: Budget) -> dict[str, Json]:
     """Write what is left for a tree."""
-    return {"depth": budget.depth, "calls": budget.calls, "tokens": budget.tokens, "cost_usd": budget.cost_usd}
+    return {
+        "depth": budget.depth,
+        "calls": budget.calls,
+        "tokens": budget.tokens,
+        "cost_usd": budget.cost_usd,
+        "fan_out": budget.fan_out,
+        "until": budget.until,
+    }
 
 
 def budget_from_json(shaped: JsonObject) -> Budget:
     """Read what is left for a tree."""
     calls, tokens, cost = shaped.get("calls"), shaped.get("tokens"), shaped.get("cost_usd")
+    fan_out, until = shaped.get("fan_out"), shaped.get("until")
     return Budget(
         depth=int(number(shaped, "depth")),
         calls=calls if isinstance(calls, int) else None,
         tokens=tokens if isinstance(tokens, int) else None,
         cost_usd=float(cost) if isinstance(cost, int | float) else None,
+        fan_out=fan_out if isinstance(fan_out, int) else None,
+        until=float(until) if isinstance(until, int | float) else None,
+    )
+
+
+def lineage_to_json(lineage: Lineage) -> dict[str, Json]:
+    """Write where a run stands in the tree of its delegation."""
+    return {
+        "tree": lineage.tree,
+        "branch": lineage.branch,
+        "trail": list(lineage.trail),
+        "limits": budget_to_json(lineage.limits) if lineage.limits is not None else None,
+        "foreign": lineage.foreign,
+    }
+
+
+def lineage_from_json(shaped: JsonObject) -> Lineage:
+    """Read where a run stands in the tree of its delegation."""
+    limits = shaped.get("limits")
+    return Lineage(
+        limits=budget_from_json(mapping(limits)) if limits is not None else None,
+        tree=text(shaped, "tree"),
+        branch=text(shaped, "branch"),
+        trail=tuple(str(agent) for agent in sequence(shaped.get("trail"))),
+        foreign=text(shaped, "foreign"),
     )
 
 
@@ -271,6 +305,7 @@ def assignment_to_json(assignment: Assignment) -> dict[str, Json]:
         "context": assignment.context_id,
         "key": assignment.idempotency_key,
         "budget": budget_to_json(assignment.budget),
+        **({"lineage": lineage_to_json(assignment.lineage)} if assignment.lineage.branch else {}),
     }
 
 

@@ -5,6 +5,7 @@ Leaf       one step of a frame, and the one recorded call at a time that it wait
 Execution  goes through all of them, always in the same order
 """
 
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import cast
@@ -12,6 +13,7 @@ from typing import cast
 import anyio.to_thread
 import sqlalchemy as sa
 
+from interhub.adapters import Artifact
 from interhub.adapters.content import parts_from_json
 from interhub.agent_cards import Json, JsonObject
 from interhub.hub.errors import BudgetExceeded
@@ -19,27 +21,27 @@ from interhub.hub.errors import BudgetExceeded
 from .asking import Asking, answered, question_of
 from .blobs import load_blob, pack
 from .blocks import Body, Closed, Next, block_of
+from .consulting import ATTEMPTS, Dialogue, given_up, model_payload
 from .delegation import Delegator
-from .durable import Branch, Durable
+from .durable import Branch
 from .envelope import (
     StepValue,
     attempts_of,
-    budget_from_json,
     failed,
     failed_because,
     mapping,
-    normalised,
     text,
+    usage_from_json,
 )
 from .facts import end_fact, routed_fact
 from .failing import Failing
 from .frame import Frame, Leaf, Phase
-from .journal import Journal, outlasting
+from .journal import outlasting
 from .ledger import Ledger, spent_of
 from .memory import Memory
 from .model import MAX_LEAVES, AskStep, CallStep, Fallback, PlanStep, TeamStep, WaitStep
-from .orders import call_of, order_after_answer, order_for_another, order_of
-from .outcome import outcome_of, tell_plan
+from .orders import call_of, order_after_answer, order_for_another, order_of, order_with_arguments
+from .outcome import artifacts_of, outcome_of, tell_plan
 from .outputs import fitted
 from .pauses import Pauses
 from .planner import Planned
@@ -57,48 +59,92 @@ class Execution:
 
     def __init__(
         self,
-        durable: Durable,
-        given: JsonObject,
+        scene: Scene,
+        planned: Planned,
         *,
+        memory: Memory,
+        ledger: Ledger,
         earlier: Earlier,
         delegator: Delegator,
-        journal: Journal,
         signals: Signals,
         pauses: Pauses,
         database: sa.Engine,
     ) -> None:
+        """`ledger` counts for the run, over all the plans that it comes to; so does `memory` remember."""
+        self._planned = planned
         self._earlier = earlier
         self._pauses = pauses
-        self._durable = durable
-        self._given = given
-        self._journal = journal
+        self._durable = scene.durable
+        self._given = scene.given
+        self._journal = scene.journal
         self._database = database
-        self._scene = Scene(durable, given, journal)
+        self._scene = scene
         self._asking = Asking(self._scene, delegator.audit)
         self._waiting = Waiting(self._scene, signals)
-        self._memory = Memory(self._scene, mapping(given.get("memory")))
+        self._memory = memory
         self._starter = Starter(self._scene, delegator, self._memory)
-        self._failing = Failing(self._scene, self._asking, self._waiting, self._close)
+        put_off = planned.round < planned.replans
+        self._failing = Failing(self._scene, self._asking, self._waiting, self._close, put_off=put_off)
         self._goal = Shown.of(StepValue(parts=self._scene.goal.parts))
         self._clock: Branch | None = None
+        self._wall_s: float | None = None
+        """Seconds that the plan may last."""
         self._ended = 0
-        self._leaves = 0
+        names: JsonObject = {"earlier": planned.gave} if planned.round else {}
+        body = Body(steps=planned.plan.steps, output=cast("Json", planned.plan.output), names=names)
+        prefix = f"replan{planned.round}" if planned.round else ""
+        self._root = Frame(body, prefix=prefix, ledger=ledger.within(planned.plan.budget))
+        self._leaves = len(self._root.leaves)
 
-    def begin(self) -> None:
-        """Tell that the run has begun."""
-        if not self._scene.prefix:
-            self._scene.tell(EventKind.RUN_STARTED)
+    async def carry_out(self) -> JsonObject:
+        """Carry out the plan and return its envelope. Where another plan may follow, nothing is undone yet."""
+        self._scene.planned = self._planned
+        plan = self._planned.plan
+        tell_plan(self._scene, self._root)
+        # Of the whole tree's time its root takes care. The engine records when a wait ends: a replay waits no longer.
+        until = self._root.ledger.left().until if not self._scene.prefix else None
+        left_s = max(0.001, until - time.time()) if until is not None else None
+        self._wall_s = _shortest(plan.budget.wall_s if plan.budget is not None else None, left_s)
+        if self._wall_s is not None:
+            self._clock = await self._durable.begin_receive("clock", self._wall_s)
+        await self._go(self._root)
+        if self._clock is not None:
+            await self._clock.drop()
+        return await outcome_of(self._scene, self._root)
 
-    async def carry_out(self, planned: Planned) -> JsonObject:
-        """Carry out the plan and return its envelope."""
-        self._scene.planned = planned
-        plan = planned.plan
-        ledger = Ledger(budget_from_json(mapping(self._given.get("budget")))).within(plan.budget)
-        root = Frame(Body(steps=plan.steps, output=cast("Json", plan.output)), prefix="", ledger=ledger)
-        self._leaves = len(root.leaves)
-        tell_plan(self._scene, root)
-        if plan.budget is not None and plan.budget.wall_s is not None:
-            self._clock = await self._durable.begin_receive("clock", plan.budget.wall_s)
+    async def undo(self) -> tuple[str, ...]:
+        """Undo what a plan that has failed did, where that was put off; returns what could not be undone."""
+        root = self._root
+        if not self._failing.put_off or root.error is None:
+            return ()
+        self._scene.planned = self._planned
+        self._failing.put_off = False
+        root.over = False
+        before = len(root.troubles)
+        await self._failing.fail_frame(root, root.error)
+        await self._go(root)
+        return tuple(root.troubles[before:])
+
+    def gave(self) -> dict[str, Json]:
+        """Return what the plan's own steps gave, by id, as JSON: for another plan, or for whoever writes the answer."""
+        found: dict[str, Json] = {}
+        for leaf in self._root.leaves.values():
+            if leaf.phase is Phase.ENDED:
+                error = text(mapping(leaf.envelope.get("error")), "message") if leaf.failed else None
+                found[leaf.node.step.id] = {
+                    "id": leaf.node.step.id,
+                    "agent": text(leaf.envelope, "agent"),
+                    "text": str(leaf.value.text),
+                    "data": leaf.value.data,
+                    "error": error,
+                }
+        return found
+
+    def artifacts(self) -> tuple[Artifact, ...]:
+        """Return what its steps made."""
+        return artifacts_of(self._scene, self._root)
+
+    async def _go(self, root: Frame) -> None:
         await self._advance(root)
         while not root.over:
             waited = self._waited_for(root)
@@ -107,10 +153,6 @@ class Execution:
             await self._pauses.passed(self._scene.root)
             await self._take(root, [(branch, leaf) for branch, leaf in waited if branch in done])
             await self._advance(root)
-        if self._clock is not None:
-            await self._clock.drop()
-        envelope = await outcome_of(self._scene, root)
-        return normalised({**envelope, "spent": ledger.spent(), **self._memory.report()})
 
     def _waited_for(self, root: Frame) -> list[tuple[Branch, Leaf | None]]:
         """Return what is under way, in the order of the plan, and whose it is."""
@@ -282,8 +324,8 @@ class Execution:
         for branch, leaf in ended:
             if leaf is None:
                 self._clock = None
-                wall_s = self._scene.planned.plan.budget.wall_s if self._scene.planned.plan.budget is not None else None
-                await self._failing.fail_frame(root, mapping(failed(BudgetExceeded("seconds", wall_s or 0))["error"]))
+                exceeded = BudgetExceeded("seconds", self._wall_s or 0)
+                await self._failing.fail_frame(root, mapping(failed(exceeded)["error"]))
                 return
             if leaf.phase.over or branch not in (leaf.branch, leaf.timer):
                 continue  # it ended by another branch of the same turn
@@ -316,6 +358,8 @@ class Execution:
                 await self._end(leaf, received(step, result))
             case Phase.INSIDE:
                 pass  # the pause between two turns is over
+            case Phase.WRITING:
+                await self._take_arguments(leaf, mapping(result))
             case _:
                 await self._take_call(leaf, mapping(result))
 
@@ -324,11 +368,34 @@ class Execution:
         told = leaf.order is not None and (path, leaf.order.first_attempt) in self._starter.told
         if not told and (routed := routed_fact(self._scene.root, path, envelope)) is not None:
             self._journal.post(routed)
+        leaf.ledger.take_spent(mapping(envelope.get("below")))
+        if "write" in envelope:
+            leaf.asked, leaf.dialogue, leaf.phase = envelope, Dialogue(), Phase.WRITING
+            return
         if "ask" in envelope or "child" in envelope:
             leaf.asked = envelope
             leaf.phase = Phase.ASKING if "ask" in envelope else Phase.IN_CHILD
             return
         await self._end(leaf, envelope, told=told)
+
+    async def _take_arguments(self, leaf: Leaf, envelope: JsonObject) -> None:
+        """Take what a model made of the words of a call: its arguments, or a mistake, which it is told of."""
+        assert leaf.order is not None, "only calls have arguments"
+        leaf.writes += 1
+        leaf.ledger.take_usage(usage_from_json(mapping(envelope.get("usage"))))
+        self._scene.tell_nth(0, EventKind.MODEL_ASKED, self._scene.path(leaf), leaf.writes, model_payload(envelope))
+        attempts = attempts_of(leaf.asked)
+        if envelope.get("ok") is True:
+            leaf.order = order_with_arguments(leaf.order, leaf.asked, mapping(envelope.get("value")))
+            leaf.phase = Phase.CALLING
+            return
+        if envelope.get("again") is True:
+            leaf.dialogue.take(envelope)
+            if not leaf.dialogue.over(ATTEMPTS):
+                return
+            envelope = given_up(text(envelope, "model"), leaf.dialogue, envelope)
+        error = {"ok": False, "error": envelope.get("error"), "agent": text(leaf.asked, "agent"), "attempts": attempts}
+        await self._end(leaf, error)
 
     async def _take_child(self, leaf: Leaf, envelope: JsonObject) -> None:
         leaf.ledger.take_spent(spent_of(envelope))
@@ -384,6 +451,10 @@ class Execution:
                     arguments=mapping(child.get("arguments")),
                     parts=parts_from_json(child.get("parts")),
                 )
+            case Phase.WRITING:
+                refused = await self._starter.write(leaf)
+                if refused is not None:
+                    await self._end(leaf, refused)
             case Phase.INSIDE:
                 bodies, leaf.pending = leaf.pending, ()
                 await self._open_bodies(leaf, bodies)

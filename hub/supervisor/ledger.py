@@ -34,12 +34,15 @@ class Ledger:
         """Return a ledger for what must be done though nothing is left: undoing. It counts all the same."""
         return Ledger(Budget(depth=self._budget.depth), self, exempt=True)
 
-    def exceeded(self) -> tuple[str, float] | None:
-        """Return which limit another call would exceed, and how much it is; None where it may be made."""
+    def exceeded(self, *, by_call: bool = True) -> tuple[str, float] | None:
+        """Return which limit another call would exceed, and how much it is; None where it may be made.
+
+        What asks a language model is no call of an agent: `by_call` False.
+        """
         ledger: Ledger | None = self
         while ledger is not None and not ledger._exempt:
             budget = ledger._budget
-            if budget.calls is not None and ledger._calls >= budget.calls:
+            if by_call and budget.calls is not None and ledger._calls >= budget.calls:
                 return "calls", budget.calls
             if budget.tokens is not None and ledger._tokens >= budget.tokens:
                 return "tokens", budget.tokens
@@ -67,7 +70,7 @@ class Ledger:
 
     def left(self) -> Budget:
         """Return what is left: the least of this one and all around it."""
-        left = Budget(depth=self._budget.depth)
+        left = Budget(depth=self._budget.depth, fan_out=self._budget.fan_out, until=self._budget.until)
         ledger: Ledger | None = self
         while ledger is not None and not ledger._exempt:
             budget = ledger._budget

@@ -6,7 +6,7 @@ from hashlib import sha256
 
 import orjson
 
-from interhub.adapters import Budget, Call, DataPart, Message, Part, Principal, Resume, text_of
+from interhub.adapters import Budget, Call, DataPart, Lineage, Message, Part, Principal, Resume, text_of
 from interhub.adapters.content import part_to_json
 from interhub.agent_cards import Json, JsonObject
 from interhub.registry import Agent
@@ -38,6 +38,8 @@ class Order:
     members: tuple[str, ...] = ()
     trail: tuple[str, ...] = ()
     budget: Budget
+    lineage: Lineage = field(default_factory=Lineage)
+    """Where the run stands in the tree of a delegation; empty for one that begins it."""
     context_id: str = ""
     timeout_s: float | None = None
     retry: Retry = field(default_factory=Retry)

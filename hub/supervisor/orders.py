@@ -10,7 +10,7 @@ from interhub.adapters import DataPart, Part, Resume, TextPart
 from interhub.adapters.content import parts_from_json
 from interhub.agent_cards import Json, JsonObject
 
-from .envelope import attempts_of, mapping, resume_from_json, text
+from .envelope import attempts_of, lineage_from_json, mapping, resume_from_json, text
 from .frame import Leaf
 from .model import CallSpec, CallStep, Fallback, LeafStep, PlanStep, TeamStep
 from .order import Order
@@ -65,6 +65,7 @@ def order_of(scene: Scene, leaf: Leaf, spec: CallSpec, planned: Planned, values:
         members=planned.members,
         trail=planned.trail,
         budget=leaf.ledger.left(),
+        lineage=lineage_from_json(mapping(scene.given.get("lineage"))),
         context_id=text(scene.given, "context"),
         timeout_s=spec.timeout_s,
         retry=spec.retry,
@@ -110,6 +111,20 @@ def order_for_another(scene: Scene, leaf: Leaf, another: Fallback, envelope: Jso
         resume=None,
         approved="",
         why=f"in the place of {text(envelope, 'agent') or 'the one before'}, which failed: {message}"[:500],
+    )
+
+
+def order_with_arguments(order: Order, asked: JsonObject, written: JsonObject) -> Order:
+    """Return a call with the arguments that a model wrote for whom `asked` names."""
+    why = text(mapping(asked.get("routed")), "why") or order.why
+    return replace(
+        order,
+        agent_id=text(asked, "agent"),
+        need="",
+        capability=text(asked, "capability"),
+        arguments=mapping(written.get("arguments")),
+        message=None,
+        why=why,
     )
 
 

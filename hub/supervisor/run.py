@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
-from interhub.adapters import Artifact, Budget, InputRequest, Message, Part, Principal, Resume, Usage
+from interhub.adapters import Artifact, Budget, InputRequest, Lineage, Message, Part, Principal, Resume, Usage
 from interhub.agent_cards import Json, JsonObject, empty_object
 from interhub.hub.policy import matches
 
@@ -55,7 +55,12 @@ class Assignment:
     """The conversation it belongs to; empty begins a new one."""
     idempotency_key: str = ""
     """Two assignments of one principal with the same key are the same run (A2A: the message id)."""
-    budget: Budget = field(default_factory=Budget)
+    budget: Budget = field(default_factory=lambda: Budget(depth=64))
+    """What the caller wants used at most; the hub's own limits hold beside it."""
+    mark: str = ""
+    """What the caller was handed with the call that it serves (`interhub.dev/delegation`), where it serves one."""
+    lineage: Lineage = field(default_factory=Lineage)
+    """Where it stands in the tree of a delegation, where that is known already."""
     resume: Resume | None = None
     """With `capability`: the answer to what it asked before there was a run."""
     waited: bool = False

@@ -53,6 +53,20 @@ class Starter:
         leaf.branch = await self._durable.begin_step(f"{leaf.path}#{leaf.round}", body)
         return None
 
+    async def write(self, leaf: Leaf) -> JsonObject | None:
+        """Begin one call of the model that writes a call's arguments; gives the failure where the budget is used up."""
+        order, dialogue, asked = leaf.order, leaf.dialogue, leaf.asked
+        assert order is not None, "only calls have arguments"
+        exceeded = leaf.ledger.exceeded(by_call=False)
+        if exceeded is not None:
+            return failed(BudgetExceeded(*exceeded), attempts=order.first_attempt)
+
+        async def body() -> Json:
+            return await self._delegator.write_arguments(order, asked, dialogue)
+
+        leaf.branch = await self._durable.begin_step(f"{leaf.path}.arguments#{leaf.writes}", body)
+        return None
+
     async def team(self, leaf: Leaf, step: TeamStep, values: Mapping[str, object]) -> JsonObject | None:
         """Begin the child run of a team that was put together for one goal; gives the failure where it may not.
 
@@ -104,6 +118,7 @@ class Starter:
             "trail": list(planned.trail),
             "context": self._scene.given.get("context", ""),
             "answer_within_s": self._scene.given.get("answer_within_s"),
+            "lineage": self._scene.given.get("lineage"),
             "budget": budget_to_json(replace(budget, depth=budget.depth - 1) if agent or deeper else budget),
             **(self._memory.lend() if remembers else {}),
         }

@@ -26,6 +26,7 @@ from interhub.agent_cards import AgentCard, Binding, Endpoint, Json, JsonObject
 from interhub.hub.bus import Bus, NoBus
 from interhub.hub.dispatch import Dispatcher
 from interhub.hub.errors import NotAllowed, RunEnded, RunNotFound, RunUnderWay
+from interhub.hub.guards import lineage_of
 from interhub.hub.policy import Allow, Ask, Deny
 from interhub.registry import Agent, AgentNotFound, Registry
 from interhub.registry.database import reading
@@ -42,11 +43,13 @@ from .envelope import StepValue, assignment_to_json, failed_because, mapping, te
 from .facts import final_fact
 from .interpreter import Interpreter, task_of
 from .journal import Fact, Journal
+from .llm import Models
 from .model import Plan
 from .order import direct_digest
 from .pauses import Pauses
 from .plan_check import check_plan
 from .planner import Planners, agent_workflow, declared, standard_planners, workflow_inputs
+from .planning import Planning
 from .records import QuestionRecord, RunRecord
 from .rerun import collected, dumped, use_blobs
 from .router import Router
@@ -80,23 +83,26 @@ class Supervisor:
         planners: Planners | None = None,
         bus: Bus | None = None,
         slots: Slots | None = None,
+        models: Models | None = None,
         short_runs: bool = False,
         answer_within_s: float = ANSWER_WITHIN_S,
     ) -> None:
-        """`engine` is the supervisor's alone. `planners` replace the standard ones, which need no model.
+        """`engine` is the supervisor's alone. `planners` replace the standard ones.
+
+        `models` plan, and write the arguments of tools, where they are set to; nothing here needs one.
 
         `bus` joins the replicas that share the database; it is opened after the supervisor is made. `slots` are for
         the calls that runs make. `short_runs` allows runs without records of the engine's (see `short`): for a process
         that shares its database with no other, and whose engine limits no runs.
         """
-        bus = bus or NoBus()
+        bus, models = bus or NoBus(), models or Models()
         self._registry = registry
         self._dispatcher = dispatcher
         self._answer_within_s = answer_within_s
         self._database = database
         self._engine = engine
         self._journal = Journal(database, bus)
-        router = Router(registry=registry, index=index, dispatcher=dispatcher)
+        router = Router(registry=registry, index=index, dispatcher=dispatcher, writes=bool(models.writer))
         self._delegator = Delegator(
             registry=registry,
             router=router,
@@ -104,11 +110,19 @@ class Supervisor:
             journal=self._journal,
             database=database,
             slots=slots,
+            models=models,
+        )
+        planning = Planning(
+            planners=planners or standard_planners(registry, router, models),
+            router=router,
+            registry=registry,
+            models=models,
+            consulting=self._delegator.consulting,
         )
         self._signals = Signals(journal=self._journal, engine=engine, database=database)
         self._pauses = Pauses(journal=self._journal, database=database, bus=bus)
         self._interpreter = Interpreter(
-            planners=planners or standard_planners(registry, router),
+            planning=planning,
             delegator=self._delegator,
             journal=self._journal,
             signals=self._signals,
@@ -174,7 +188,7 @@ class Supervisor:
             BadRequest: its inputs do not fit the workflow.
             AgentNotFound: whom it is delegated to is not there.
         """
-        assignment = await self._checked(assignment)
+        assignment = await self._guarded(await self._checked(assignment))
         run_id = self._id_of(assignment)
         short = self._short if await self._is_short(assignment) else None
         record = await self._create(run_id, assignment, unrecorded=short is not None)
@@ -533,6 +547,21 @@ class Supervisor:
             assignment = replace(assignment, goal=goal)
         return assignment
 
+    async def _guarded(self, assignment: Assignment) -> Assignment:
+        """Return an assignment within the limits of the tree that it is in, or begins.
+
+        Raises:
+            NotAllowed: its mark is none.
+            DelegationLoop, BudgetExceeded: the tree's guards stop it.
+        """
+        guards, lineage = self._dispatcher.guards, assignment.lineage
+        ticket = guards.ticket(assignment.mark, assignment.principal) if not lineage.branch else None
+        budget = guards.budget(assignment.budget)
+        if ticket is not None:
+            budget = budget.least(await guards.enter(ticket, assignment.agent_id))
+            lineage = lineage_of(ticket)
+        return replace(assignment, budget=budget, lineage=lineage)
+
     def _admitted(self, assignment: Assignment, agent: Agent) -> Assignment:
         """Return an assignment of a team or workflow as the policy lets it be: where a person is asked, as one step.
 
@@ -581,7 +610,9 @@ class Supervisor:
         at = datetime.now(UTC)
         context_id = assignment.context_id or assignment.goal.context_id or str(uuid4())
         shaped = assignment_to_json(replace(assignment, context_id=context_id))
-        spec: dict[str, Json] = {**shaped, "root": run_id, "prefix": "", "trail": []}
+        spec: dict[str, Json] = {**shaped, "root": run_id, "prefix": "", "trail": list(assignment.lineage.trail)}
+        if assignment.budget.until is not None:
+            spec["wall_s"] = max(0.001, assignment.budget.until - at.timestamp())
         if unrecorded:
             spec[UNRECORDED] = True
         spec["answer_within_s"] = self._answer_within_s

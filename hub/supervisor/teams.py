@@ -5,7 +5,6 @@ Within a run a team or workflow becomes a child run; the adapters here are for a
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import replace
 from typing import Protocol, cast
 
 import anyio
@@ -45,15 +44,13 @@ from interhub.registry import Agent, slug
 
 from .envelope import mapping, sequence, text
 from .model import Plan, input_schema
-from .plan_check import check_plan, nearest
+from .plan_check import check_plan
 from .router import agents_in_plan, reach
 from .run import Answer, Assignment, Event, EventKind, Question, Run, RunState
+from .team_document import read_team
 
 TEAM = "team"
 WORKFLOW = "workflow"
-
-_TEAM_KEYS = ("kind", "name", "description", "members", "planner", "workflow", "steps", "inputs", "output", "version")
-_PLAN_KEYS = ("version", "inputs", "steps", "output")
 
 
 def agent_of_document(
@@ -98,53 +95,10 @@ def team_agent(document: JsonObject, *, source: str, agents: Mapping[str, Agent]
     Raises:
         PlanInvalid: the document has mistakes.
     """
-    mistakes = [
-        Mistake(key, f"{key!r} is not known here{nearest(key, _TEAM_KEYS)}")
-        for key in document
-        if key not in _TEAM_KEYS
-    ]
-    name = text(document, "name")
-    if not name:
-        mistakes.append(Mistake("name", "a team needs a name"))
-    members = [str(member) for member in sequence(document.get("members"))]
-    if not members:
-        mistakes.append(Mistake("members", "a team needs members: a list of agents' ids"))
-    for number, member in enumerate(members):
-        if member not in agents:
-            what = f"no agent is registered as {member!r}{nearest(member, [*agents])}"
-            mistakes.append(Mistake(f"members.{number}", what))
-        elif member in members[:number]:
-            mistakes.append(Mistake(f"members.{number}", f"{member!r} is a member already"))
-    if mistakes:
-        raise PlanInvalid(source, mistakes)
-    workflow = _team_workflow(document, source)
-    plan: Plan | None = None
-    options: dict[str, Json] = {"members": members, "planner": "workflow" if workflow is not None else "route"}
-    if workflow is not None:
-        plan = check_plan(workflow, source=source, agents=agents, members=members)
-        options["workflow"] = plan.dump()
-    endpoint = Endpoint(binding=Binding.TEAM, options=options)
-    description = text(document, "description") or f"A team of {', '.join(members)}."
-    return TEAM, _card(name, description, plan, endpoint, [agents[member] for member in members]), endpoint
-
-
-def _team_workflow(document: JsonObject, source: str) -> JsonObject | None:
-    planner = document.get("planner", "route")
-    given: Json = document.get("workflow")
-    if isinstance(planner, Mapping):
-        strange = [key for key in planner if key != "workflow"]
-        if strange or "workflow" not in planner:
-            raise PlanInvalid(source, [Mistake("planner", "a planner is `route`, or `workflow:` with a workflow")])
-        given = planner["workflow"]
-    elif planner not in ("route", "workflow"):
-        raise PlanInvalid(source, [Mistake("planner", f"{planner!r} is no planner; there are: route, workflow")])
-    if given is not None:
-        return mapping(given)
-    if "steps" in document:
-        return {key: document[key] for key in _PLAN_KEYS if key in document}
-    if planner == "workflow":
-        raise PlanInvalid(source, [Mistake("planner", "this team has no workflow: give `workflow:` or `steps:`")])
-    return None
+    team = read_team(document, source=source, agents=agents)
+    endpoint = Endpoint(binding=Binding.TEAM, options=team.options)
+    members = [agents[member] for member in team.members]
+    return TEAM, _card(team.name, team.description, team.plan, endpoint, members), endpoint
 
 
 def _card(name: str, description: str, plan: Plan | None, endpoint: Endpoint, members: Sequence[Agent]) -> AgentCard:
@@ -355,6 +309,7 @@ class SupervisedConnection:
                 context_id=call.context_id,
                 idempotency_key=call.idempotency_key,
                 budget=call.budget,
+                lineage=call.lineage,
             )
         if message is None:
             said = text(arguments, "message")
@@ -370,7 +325,8 @@ class SupervisedConnection:
             agent_id=self._agent_id,
             context_id=call.context_id,
             idempotency_key=call.idempotency_key,
-            budget=replace(call.budget),
+            budget=call.budget,
+            lineage=call.lineage,
         )
 
     async def _cancel(self, principal: Principal, run_id: str) -> None:

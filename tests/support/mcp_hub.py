@@ -99,6 +99,12 @@ class SmallHub:
         if call.capability in self.denied:
             raise NotAllowed(f"{call.capability} of agent {agent.id}", "the test says so")
 
+    async def enter(self, agent: Agent, call: Call, mark: str) -> Call:
+        return call
+
+    def marked(self, agent: Agent, call: Call) -> Call:
+        return call
+
     def asks_first(self, agent: Agent, call: Call) -> bool:
         return False
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 
-from interhub.adapters import DataPart, Message, Principal
+from interhub.adapters import DELEGATION_KEY, DataPart, Message, Principal
 from interhub.agent_cards import JsonObject, Kind, empty_object
 from interhub.hub.errors import BadRequest
 from interhub.hub.supervisor.run import Assignment
@@ -30,6 +30,8 @@ class Wishes:
     members: tuple[str, ...] = ()
     question_id: str = ""
     digest: str = ""
+    mark: str = ""
+    """Of the delegation that the message is part of."""
     declined: bool = False
 
 
@@ -77,6 +79,7 @@ def wishes_of(metadata: JsonObject, *, within: str = "") -> Wishes:
         members=_texts(metadata, "members"),
         question_id=_text(metadata, "question"),
         digest=_text(metadata, "digest"),
+        mark=_mark(metadata),
         declined=_flag(metadata, "declined"),
     )
 
@@ -98,6 +101,7 @@ def assignment_of(message: Message, wishes: Wishes, *, principal: Principal, age
         inputs=wishes.inputs or (data_of(message) if wishes.workflow is not None else {}),
         members=wishes.members,
         context_id=message.context_id,
+        mark=wishes.mark,
         # Two agents may be sent the same message: what makes it one is the message and whom it was sent to.
         idempotency_key=f"{wishes.agent_id}:{message.message_id}" if wishes.agent_id else message.message_id,
     )
@@ -109,6 +113,13 @@ def data_of(message: Message) -> JsonObject:
         if isinstance(part, DataPart) and isinstance(part.data, Mapping):
             return part.data
     return {}
+
+
+def _mark(metadata: JsonObject) -> str:
+    mark = metadata.get(DELEGATION_KEY, "")
+    if not isinstance(mark, str):
+        raise BadRequest(f"metadata {DELEGATION_KEY!r} must be text", "pass it on as it came")
+    return mark
 
 
 def _text(metadata: JsonObject, name: str) -> str:

@@ -7,12 +7,13 @@ from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 from mcp.shared.inbound import validate_mcp_param_headers
 from mcp_types import LOG_LEVEL_META_KEY
 
-from interhub.adapters import Call
+from interhub.adapters import DELEGATION_KEY, Call
 from interhub.adapters.exact_json import write_json
 from interhub.adapters.mcp.connection import McpConnection
 from interhub.adapters.mcp.relay import Beginner
 from interhub.agent_cards import JsonObject
 from interhub.hub.dispatch import Pass
+from interhub.hub.faces.http import getrandbits
 
 from .agent_hub import AgentHub
 from .agent_relay import USES, Relay, askable, modernized, unenveloped
@@ -55,8 +56,8 @@ class DirectRelay:
         return await self._of_legacy(inbound, relay, manager)
 
     async def _of_modern(self, inbound: Inbound, relay: Relay) -> bytes | None:
-        if _ROUNDS & inbound.params.keys():
-            return None  # a round of a question, whose state is to be opened
+        if _ROUNDS & inbound.params.keys() or DELEGATION_KEY in inbound.meta:
+            return None  # a round of a question, whose state is to be opened, or below another call
         if inbound.method == "tools/call" and not _params_agree(inbound, relay):
             return None
         held = self._hub.hold(relay.agent)
@@ -98,6 +99,8 @@ class DirectRelay:
         leg = relay.legs.get(inbound.session_id)
         key = inbound.principal.key
         owner = {"client_id": key, "issuer": None, "subject": key}
+        if DELEGATION_KEY in inbound.meta:
+            return None  # below another call, which is looked at on the long way
         if leg is None or not keeps_session(manager, inbound.session_id, owner, self._session_idle_s):
             return None
         ticket, let = self._ticket(inbound, relay)
@@ -131,9 +134,11 @@ class DirectRelay:
             kind=kind,
             arguments=cast(JsonObject, arguments) if isinstance(arguments, Mapping) else {},
             principal=inbound.principal,
-            idempotency_key=f"mcp/{inbound.id}",
+            idempotency_key=f"mcp/{getrandbits(128):032x}",
         )
         ticket = self._hub.let_through(relay.agent, call, parent=parent_of(inbound))
+        if ticket is not None:
+            inbound.params["_meta"] = {**inbound.meta, DELEGATION_KEY: ticket.call.mark}
         return ticket, ticket is not None
 
 

@@ -49,6 +49,18 @@ class AgentHub(Protocol):
         """
         ...
 
+    async def enter(self, agent: Agent, call: Call, mark: str) -> Call:
+        """Return a call as one below that whose mark the caller has brought.
+
+        Raises:
+            HubError: the mark is none, or the tree's guards stop the call.
+        """
+        ...
+
+    def marked(self, agent: Agent, call: Call) -> Call:
+        """Return a call of a relay with the mark that it carries to its agent."""
+        ...
+
     def asks_first(self, agent: Agent, call: Call) -> bool:
         """Whether the policy wants a person asked before this call."""
         ...

@@ -25,15 +25,17 @@ from mcp.shared.subscriptions import event_from_wire
 from mcp_types.methods import CACHEABLE_METHODS
 from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS, MODERN_PROTOCOL_VERSIONS
 
-from interhub.adapters import Call, Principal
+from interhub.adapters import DELEGATION_KEY, Call, Principal
 from interhub.adapters.mcp.relay import Asked, McpRelay, ServerFacts
 from interhub.adapters.mcp.target import LENDABLE
 from interhub.adapters.mcp.tasks import name_header
 from interhub.agent_cards import Capability, JsonObject, Kind
 from interhub.hub.dispatch import began
 from interhub.hub.errors import problem_of
+from interhub.hub.faces.http import getrandbits
 from interhub.registry import Agent
 
+from .agent_asked import asked_call
 from .agent_hub import AgentHub, gone, relay_of
 from .agent_leg import Leg, keep, leg_of, result_of
 from .agent_wire import (
@@ -47,11 +49,12 @@ from .agent_wire import (
     said,
     tell,
 )
+from .calls import DirectCalls
 from .sealing import audience_of, sealing
 from .subscriptions import Subscriptions
 from .task_ids import TaskIds
 from .tasks import TASK_METHODS, check_name
-from .turn import principal_of
+from .turn import mark_in, principal_of
 
 USES = {
     "tools/call": (Kind.TOOL, "name"),
@@ -70,9 +73,23 @@ log = structlog.get_logger()
 class Relay:
     """One MCP server behind the hub, as a server of the SDK whose every answer is the upstream's."""
 
-    def __init__(self, hub: AgentHub, agent: Agent, tasks: anyio.abc.TaskGroup, *, state_key: bytes) -> None:
-        """Take the hub and the agent; `state_key` seals the agent's states, and marks the ids of its tasks."""
+    def __init__(
+        self,
+        hub: AgentHub,
+        agent: Agent,
+        tasks: anyio.abc.TaskGroup,
+        calls: DirectCalls,
+        *,
+        state_key: bytes,
+        question_wait_s: float,
+    ) -> None:
+        """Take the hub, the agent, and what makes the calls that a person is asked about first.
+
+        `state_key` seals the agent's states, and marks the ids of its tasks.
+        """
         self._hub = hub
+        self._calls = calls
+        self._question_wait_s = question_wait_s
         self._task_ids = TaskIds(state_key, agent=f"{agent.tenant}/{agent.id}")
         self._tasks = tasks
         self.agent = agent
@@ -132,9 +149,14 @@ class Relay:
             kind=kind,
             arguments=cast(JsonObject, arguments) if isinstance(arguments, Mapping) else {},
             principal=principal,
-            idempotency_key=f"mcp/{ctx.request_id}",
+            idempotency_key=f"mcp/{getrandbits(128):032x}",
         )
+        meta = meta_of(params)
+        if kind is Kind.TOOL and self._hub.asks_first(self.agent, call):
+            return await asked_call(ctx, self._calls, self.agent, call, question_wait_s=self._question_wait_s)
+        call = self._hub.marked(self.agent, await self._hub.enter(self.agent, call, mark_in(meta)))
         self._hub.admit(self.agent, call)
+        ctx.params = {**params, "_meta": {**meta, DELEGATION_KEY: call.mark}}
         started = began()
         outcome = "canceled"
         try:

@@ -67,6 +67,7 @@ class DirectCalls:
                 idempotency_key=key,
                 timeout_s=self._timeout_s,
                 meta=turn.meta,
+                mark=turn.mark,
             )
             if isinstance(outcome, Completed):
                 return outcome

@@ -78,6 +78,7 @@ class LongCalls:
             capability=capability.name,
             arguments=arguments,
             idempotency_key=turn.idempotency_key,
+            mark=turn.mark,
             resume=resume,
         )
         return await self._tasks.create(assignment, view)

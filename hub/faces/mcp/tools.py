@@ -307,6 +307,7 @@ def _assignment(turn: Turn, arguments: JsonObject, document: Document | None) ->
         inputs=cast("JsonObject", arguments.get("inputs") or {}),
         context_id=str(arguments.get("context_id") or ""),
         idempotency_key=key,
+        mark=turn.mark,
     )
 
 

@@ -10,7 +10,7 @@ from mcp.shared.exceptions import MCPError
 from mcp.shared.message import ServerMessageMetadata
 from starlette.requests import Request
 
-from interhub.adapters import ArtifactChunk, LogLine, Principal, Progress, TaskBound, Update
+from interhub.adapters import DELEGATION_KEY, ArtifactChunk, LogLine, Principal, Progress, TaskBound, Update
 from interhub.agent_cards import Json, JsonObject
 
 from .content import RESERVED, json_text
@@ -23,12 +23,18 @@ InputResponses = Mapping[str, types.ElicitResult]
 IDEMPOTENCY_KEY = "interhub/idempotencyKey"
 """Key of `_meta` under which our bridge says that a request sent twice is one request."""
 
-_HOP_KEYS = (IDEMPOTENCY_KEY, "progressToken", "traceparent", "tracestate", "baggage")
+_HOP_KEYS = (IDEMPOTENCY_KEY, DELEGATION_KEY, "progressToken", "traceparent", "tracestate", "baggage")
 
 
 def meta_to_agents(meta: JsonObject) -> JsonObject:
     """Return a request's `_meta` without what belongs to the hop from the client to the hub."""
     return {key: value for key, value in meta.items() if not key.startswith(RESERVED) and key not in _HOP_KEYS}
+
+
+def mark_in(meta: JsonObject) -> str:
+    """Return the mark of a delegation in a request's `_meta`; empty where there is none."""
+    mark = meta.get(DELEGATION_KEY)
+    return mark if isinstance(mark, str) else ""
 
 
 def principal_of(ctx: Context) -> Principal:
@@ -79,6 +85,12 @@ class Turn:
         meta = (self._ctx.params or {}).get("_meta")
         key = cast("JsonObject", meta).get(IDEMPOTENCY_KEY) if isinstance(meta, Mapping) else None
         return key if isinstance(key, str) else ""
+
+    @property
+    def mark(self) -> str:
+        """The mark of the delegation that the request is part of, where an agent passes one on; else empty."""
+        meta = (self._ctx.params or {}).get("_meta")
+        return mark_in(cast("JsonObject", meta)) if isinstance(meta, Mapping) else ""
 
     @property
     def meta(self) -> JsonObject:
