@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 import anyio
 
+from interhub.adapters.addresses import Reach
 from interhub.adapters.base import Connection
 from interhub.adapters.expand import expand_all
 from interhub.agent_cards import AgentCard, Endpoint
@@ -36,6 +37,7 @@ class McpAdapter:
         default_cwd: str = "",
         env: Mapping[str, str] | None = None,
         on_changed: Callable[[str, str], None] | None = None,
+        reach: Reach | None = None,
     ) -> None:
         """Take what all its connections share.
 
@@ -43,11 +45,14 @@ class McpAdapter:
         processes whose endpoint names none. `env` is where `${NAME}` is looked up: the process's own by default.
         `on_changed` is called with a connection's label and the notification's method when a server says that its
         tools, prompts or resources are others now (`notifications/tools/list_changed`, ...); it returns at once.
+        `reach` is what may be connected to besides public addresses. What the operator wrote as a server's own address
+        is as well where that is an IP address or `localhost`; the option `allow_private` opens private networks.
         """
         self._startup_timeout_s = startup_timeout_s
         self._default_cwd = default_cwd
         self._env = os.environ if env is None else env
         self._on_changed = on_changed
+        self._reach = reach or Reach()
 
     async def describe(self, endpoint: Endpoint) -> AgentCard:
         """Connect to the server and list what it offers."""
@@ -67,10 +72,12 @@ class McpAdapter:
         from interhub.adapters.egress import check_headers
 
         from .direct import pool_for
+        from .network import reach_of
         from .target import Target
 
         headers = expand_all(endpoint.headers, self._env)
         check_headers(label, headers)
+        reach = reach_of(endpoint, self._reach)
         return Target(
             endpoint=endpoint,
             label=label,
@@ -79,7 +86,8 @@ class McpAdapter:
             cwd=endpoint.cwd or self._default_cwd,
             startup_timeout_s=self._startup_timeout_s,
             client_info={"name": "interhub", "version": version("interhub")},
-            pool=pool_for(endpoint),
+            reach=reach,
+            pool=pool_for(endpoint, reach),
         )
 
 

@@ -19,13 +19,15 @@ from mcp import MCPError
 from mcp_types import INTERNAL_ERROR
 from pydantic_core import from_json
 
+from interhub.adapters.addresses import Reach
 from interhub.adapters.egress import USER_AGENT, tls_context
 from interhub.adapters.errors import AdapterError, ProtocolViolation, RemoteUnavailable
 from interhub.adapters.exact_json import read_json, write_json
 from interhub.adapters.http1 import BrokenOff, Http1Pool, HttpFault, NotConnected, Origin, Response, TooLarge
 from interhub.agent_cards import Binding, Endpoint, JsonObject
 
-from .http import MAX_BODY_BYTES, SILENCE_S, Sink, fault_of, place
+from .http import MAX_BODY_BYTES, SILENCE_S, Sink, fault_of, place, wrong_answer
+from .network import resolver
 from .relay import Begun, SessionGone
 
 RESUME_S = 1.0
@@ -79,8 +81,11 @@ class DirectWay:
         return b"%b%b\r\n" % (self._get, fields)
 
 
-def pool_for(endpoint: Endpoint) -> Http1Pool | None:
-    """Return a pool for a server's origin; None where it is not reached over streamable HTTP, or its URL is none."""
+def pool_for(endpoint: Endpoint, reach: Reach) -> Http1Pool | None:
+    """Return a pool for a server's origin, at addresses within `reach`.
+
+    None where it is not reached over streamable HTTP, or its URL is none.
+    """
     if endpoint.binding is not Binding.MCP_HTTP:
         return None
     try:
@@ -91,7 +96,7 @@ def pool_for(endpoint: Endpoint) -> Http1Pool | None:
         return None
     tls = parsed.scheme == "https"
     origin = Origin(host=parsed.raw_host.decode("ascii").strip("[]"), port=parsed.port or (443 if tls else 80), tls=tls)
-    return Http1Pool(origin, tls=tls_context, max_body_bytes=MAX_BODY_BYTES)
+    return Http1Pool(origin, tls=tls_context, resolve=resolver(reach), max_body_bytes=MAX_BODY_BYTES)
 
 
 class DirectExchange:
@@ -388,9 +393,7 @@ class DirectExchange:
         if isinstance(refused := said.get("error"), dict):
             self.error = _mcp_error(cast("dict[str, Any]", refused))
         elif said.get("id") != self._number:
-            self.error = ProtocolViolation(
-                self._label, f"it answered the request {said.get('id')!r}, which is not ours"
-            )
+            self.error = wrong_answer(self._label, said.get("id"))
         elif isinstance(result := said.get("result"), dict):
             self.result = cast("dict[str, Any]", result)
         else:

@@ -18,7 +18,7 @@ from mcp.client._transport import TransportStreams
 from mcp.client.sse import sse_client
 from mcp.client.streamable_http import streamable_http_client
 
-from interhub.adapters.egress import tls_context
+from interhub.adapters.addresses import Reach
 from interhub.adapters.errors import (
     AdapterError,
     BadEndpoint,
@@ -29,6 +29,7 @@ from interhub.adapters.errors import (
 )
 from interhub.agent_cards import Binding, Endpoint, JsonObject
 
+from .network import OutOfReach, ReachingTransport
 from .relay import SessionGone
 
 MAX_BODY_BYTES = 64 * 1024 * 1024
@@ -91,7 +92,12 @@ current_exchange: ContextVar[Exchange | None] = ContextVar("mcp_exchange", defau
 
 
 def http_streams(
-    endpoint: Endpoint, headers: Mapping[str, str], label: str, *, on_session: OnSession = ignore_session
+    endpoint: Endpoint,
+    headers: Mapping[str, str],
+    label: str,
+    *,
+    reach: Reach,
+    on_session: OnSession = ignore_session,
 ) -> AbstractAsyncContextManager[TransportStreams]:
     """Return the streams of an MCP server reached over HTTP. `on_session` is told the session's id, where it has one.
 
@@ -119,7 +125,7 @@ def http_streams(
         timeout: httpx2.Timeout | None = timeout,
         auth: httpx2.Auth | None = None,
     ) -> httpx2.AsyncClient:
-        transport = FaultKeeping(httpx2.AsyncHTTPTransport(verify=tls_context()), label, on_session)
+        transport = FaultKeeping(ReachingTransport(reach), label, on_session)
         return httpx2.AsyncClient(transport=transport, headers=dict(headers or {}), timeout=timeout, auth=auth)
 
     if endpoint.binding is Binding.MCP_SSE:
@@ -175,6 +181,8 @@ class FaultKeeping(httpx2.AsyncBaseTransport):
             what = "a web page" if kind == "text/html" else f"{kind or 'no content type'}"
             exchange.fault = ProtocolViolation(self._label, f"{place(request.url)} answered with {what}, not with MCP")
         response.stream = _Bounded(response.stream, exchange, self._label)
+        if kind == "application/json" and (number := _number(request.content)) is not None:
+            response.stream = _Answering(response.stream, exchange, self._label, number)
         return response
 
     async def _refused(self, request: httpx2.Request, response: httpx2.Response, exchange: Exchange) -> httpx2.Response:
@@ -239,6 +247,42 @@ class _Bounded(httpx2.AsyncByteStream):
         await self._inner.aclose()
 
 
+class _Answering(httpx2.AsyncByteStream):
+    """The answer to one request. One to another would be passed over by the SDK, and the caller wait for ever."""
+
+    def __init__(self, inner: httpx2.AsyncByteStream, exchange: Exchange, label: str, number: int | str) -> None:
+        self._inner = inner
+        self._exchange = exchange
+        self._label = label
+        self._number = number
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        body = b"".join([chunk async for chunk in self._inner])
+        answered = _number(body)
+        if answered is not None and answered != self._number:
+            self._exchange.fault = wrong_answer(self._label, answered)
+            raise httpx2.StreamError("an answer to another request")
+        yield body
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+
+def wrong_answer(label: str, number: object) -> ProtocolViolation:
+    """Return the error of an answer to what was not asked."""
+    return ProtocolViolation(label, f"it answered the request {number!r}, which is not ours")
+
+
+def _number(body: bytes) -> int | str | None:
+    """Return the id of a JSON-RPC message; None where it has none."""
+    try:
+        message = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return None
+    number = message.get("id") if isinstance(message, dict) else None
+    return number if isinstance(number, int | str) else None
+
+
 def fault_of(status: int, body: bytes, kind: str, *, place: str, label: str, session: bool) -> AdapterError | None:
     """Return what a status other than 200 says; None where the body says it in the protocol's own words.
 
@@ -267,6 +311,8 @@ def http_error(error: httpx2.HTTPError, label: str) -> AdapterError:
     with suppress(RuntimeError):  # how httpx2 says that the error knows no request
         host = error.request.url.netloc.decode("ascii")
     match error:
+        case OutOfReach():
+            return error.why
         case httpx2.ConnectTimeout():
             return RemoteUnavailable(label, f"{host} does not take connections (none within {_CONNECT_S:g} s)")
         case httpx2.ConnectError():

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from mcp.client._transport import TransportStreams
 
+from interhub.adapters.addresses import Reach
 from interhub.adapters.errors import BadEndpoint
 from interhub.adapters.http1 import Http1Pool
 from interhub.agent_cards import Binding, Endpoint, JsonObject
@@ -33,6 +34,8 @@ class Target:
     cwd: str
     startup_timeout_s: float
     client_info: JsonObject
+    reach: Reach
+    """Where it may be."""
     pool: Http1Pool | None = None
     """The connections of our own that requests to it take the direct way on; None where there is no such way."""
 
@@ -48,7 +51,10 @@ class Target:
             server = StdioServer(self.endpoint.command, env=self.env, cwd=self.cwd or None, label=self.label)
             return server.streams(), server.diagnose
         if self.endpoint.binding in (Binding.MCP_HTTP, Binding.MCP_SSE):
-            return http_streams(self.endpoint, self.headers, self.label, on_session=on_session), no_diagnosis
+            return (
+                http_streams(self.endpoint, self.headers, self.label, reach=self.reach, on_session=on_session),
+                no_diagnosis,
+            )
         raise BadEndpoint(self.label, f"an MCP server is not reached over {self.endpoint.binding.value}")
 
     def session(

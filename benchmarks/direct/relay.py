@@ -5,10 +5,12 @@ is parsed.
 """
 
 import sys
+from urllib.parse import urlsplit
 
 from starlette.types import Receive, Scope, Send
 
 from benchmarks.direct.serving import serve
+from interhub.adapters.addresses import Reach
 from interhub.adapters.mcp.direct import DirectWay, pool_for
 from interhub.agent_cards import Binding, Endpoint
 
@@ -17,7 +19,7 @@ _PASSED = frozenset({b"mcp-protocol-version", b"mcp-method", b"mcp-name", b"mcp-
 
 class Relay:
     def __init__(self, url: str) -> None:
-        pool = pool_for(Endpoint(binding=Binding.MCP_HTTP, url=url))
+        pool = pool_for(Endpoint(binding=Binding.MCP_HTTP, url=url), Reach().with_host(urlsplit(url).hostname or ""))
         assert pool is not None, f"{url} is an http URL"
         self._pool = pool
         self._way = DirectWay(url, {}, pool)
