@@ -21,8 +21,6 @@ def serve(app: ASGIApp, fd: int) -> None:
         ws="none",
         http=CorkedProtocol,
     )
-        app, log_level="warning", access_log=False, lifespan="off", server_header=False, ws="none", http=CorkedProtocol
-    )
     with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
         # The socket itself, not uvicorn's `fd=`, which takes it for a Unix socket and leaves Nagle's algorithm on.
         runner.run(uvicorn.Server(config).serve(sockets=[socket.socket(fileno=fd)]))
