@@ -53,6 +53,10 @@ def show_run(console: Console, run: dict[str, Any]) -> None:
     """Write all about a run."""
     console.print(f"[bold]{run['id']}[/] {state_text(run['state'])} {took(run)}")
     console.print(f"  goal   {escape(goal_text(run))}")
+    if run["paused"]:
+        console.print(f"  paused: interhub runs resume {run['id']}")
+    if run["rerun_of"]:
+        console.print(f"  again  {run['rerun_of']} from {escape(run['rerun_from'])}")
     console.print(_steps(run))
     show_end(console, run)
 
@@ -304,9 +308,23 @@ def _steps(run: dict[str, Any]) -> Table:
             escape(step["agent_id"]),
             state_text(step["state"]),
             took(step, "started_at"),
+            escape(_spent(step)),
             f"[red]{escape(step['error'])}[/]" if step["error"] else f"[dim]{escape(step['why'] or step['title'])}[/]",
         )
     return table
+
+
+def _spent(step: dict[str, Any]) -> str:
+    """Say what a step took besides time, and who decided what it asked."""
+    usage = step["usage"] or {}
+    tokens = usage.get("input_tokens", 0) + usage.get("output_tokens", 0)
+    said = [
+        f"{step['attempts']} attempts" if step["attempts"] > 1 else "",
+        f"{tokens} tokens" if tokens else "",
+        f"${usage['cost_usd']:.4f}" if usage.get("cost_usd") else "",
+        f"by {step['decided_by']}" if step["decided_by"] else "",
+    ]
+    return ", ".join(each for each in said if each)
 
 
 def _at(text: str) -> datetime:

@@ -193,6 +193,7 @@ def step_shape(step: StepView) -> Shape:
         "why": step.why,
         "error": step.error,
         "usage": _usage(step.usage),
+        "decided_by": step.decided_by,
     }
 
 

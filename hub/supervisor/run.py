@@ -84,6 +84,8 @@ class StepView:
     """Why this agent: the router's or the plan's reason."""
     error: str = ""
     usage: Usage | None = None
+    decided_by: str = ""
+    """Who answered what it asked last."""
 
 
 @dataclass(frozen=True, kw_only=True)

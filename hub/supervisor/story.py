@@ -82,7 +82,7 @@ class Story:
                 auth = payload.get("auth") is True
                 step = replace(step, state=RunState.AUTH_REQUIRED if auth else RunState.INPUT_REQUIRED)
             case EventKind.QUESTION_ANSWERED:
-                step = replace(step, state=RunState.WORKING)
+                step = replace(step, state=RunState.WORKING, decided_by=text(payload, "by"))
             case EventKind.STEP_DECIDED:
                 step = replace(step, why=text(payload, "why"))
             case EventKind.STEP_WAITING:
@@ -107,7 +107,10 @@ class Story:
                     capability=text(shaped, "capability"),
                 ),
             )
-        self.order[event.step] = paths
+        if event.n == 0:
+            self.order[event.step] = paths
+        else:  # another plan, in the place of one that has failed
+            self.order.setdefault(event.step, []).extend(paths)
 
     def _ended(self, step: StepView, event: Event, state: RunState) -> StepView:
         agent = text(event.payload, "agent") or step.agent_id

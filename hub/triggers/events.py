@@ -41,7 +41,7 @@ class Events:
         known = await self._store.all(occurrence.tenant)
         new = await self._store.take(occurrence, ["", *(one.id for one in known if wants(one, occurrence))])
         if new:
-            log.info("event_taken", name=occurrence.name, source=occurrence.source or "api", event=occurrence.id)
+            log.info("event_taken", name=occurrence.name, source=occurrence.source or "api", occurrence=occurrence.id)
             for delivery in await self._store.deliveries_of(occurrence.tenant, occurrence):
                 await self._deliver(delivery)
         return await self._store.deliveries_of(occurrence.tenant, occurrence), new
@@ -72,13 +72,13 @@ class Events:
                     )
                 )
         except (DatabaseError, Unusable) as error:
-            log.warning("delivery_put_off", trigger=delivery.subscription, event=occurrence.id, why=str(error))
+            log.warning("delivery_put_off", trigger=delivery.subscription, occurrence=occurrence.id, why=str(error))
             await self._store.failed(delivery, str(error), again=True)
         except (HubError, RegistryError, AdapterError, TemplateFailed) as error:
-            log.warning("delivery_failed", trigger=delivery.subscription, event=occurrence.id, why=str(error))
+            log.warning("delivery_failed", trigger=delivery.subscription, occurrence=occurrence.id, why=str(error))
             await self._store.failed(delivery, str(error), again=False)
         except Exception as error:  # the edge: one delivery's trouble takes no other with it
-            log.exception("delivery_broke", trigger=delivery.subscription, event=occurrence.id)
+            log.exception("delivery_broke", trigger=delivery.subscription, occurrence=occurrence.id)
             await self._store.failed(delivery, f"the hub failed: {type(error).__name__}", again=True)
         else:
             await self._store.delivered(delivery, begun=begun)

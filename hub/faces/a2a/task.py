@@ -56,6 +56,11 @@ _SAID = {
     EventKind.STEP_COMPLETED: "done",
     EventKind.STEP_FAILED: "failed",
     EventKind.STEP_CANCELED: "canceled",
+    EventKind.STEP_DECIDED: "{why}",
+    EventKind.STEP_WAITING: "waits until {until}",
+    EventKind.MEMORY_WRITTEN: "remembered something",
+    EventKind.RUN_PAUSED: "paused by {by}",
+    EventKind.RUN_RESUMED: "resumed by {by}",
     EventKind.QUESTION_ANSWERED: "the question was answered",
 }
 """The events that are told as status updates, and in which words. Ids, logs and the end of a run are told otherwise."""
@@ -68,11 +73,6 @@ def run_state_of(state: a2a.TaskState) -> RunState | None:
 
 def task_of(run: Run, *, history: Sequence[Message] = (), artifacts: bool = True, steps: bool = True) -> a2a.Task:
     """Write a run as a task."""
-    metadata: dict[str, Json] = {GENERATION_KEY: run.generation}
-    if run.agent_id:
-        metadata[AGENT_KEY] = run.agent_id
-    if steps and run.steps:
-        metadata[STEPS_KEY] = [_camel(step_shape(step)) for step in run.steps]
     return a2a.Task(
         id=run.id,
         context_id=run.context_id,
@@ -82,25 +82,41 @@ def task_of(run: Run, *, history: Sequence[Message] = (), artifacts: bool = True
             write_message(message, message_id=f"{run.id}.{position}", task_id=run.id, context_id=run.context_id)
             for position, message in enumerate(history)
         ],
-        metadata=write_object(metadata),
+        metadata=write_object(metadata_of(run, steps=steps)),
     )
+
+
+def metadata_of(run: Run, *, steps: bool = True) -> dict[str, Json]:
+    """Return what a task's metadata say of its run."""
+    metadata: dict[str, Json] = {GENERATION_KEY: run.generation}
+    if run.agent_id:
+        metadata[AGENT_KEY] = run.agent_id
+    if steps and run.steps:
+        metadata[STEPS_KEY] = [_camel(step_shape(step)) for step in run.steps]
+    return metadata
 
 
 def status_of(run: Run) -> a2a.TaskStatus:
     """Write where a run stands; what it asks, or why it failed, is the status's message."""
     status = a2a.TaskStatus(state=_STATES[run.state], timestamp=_timestamp(run.updated_at))
-    if run.state.interrupted and run.questions:
-        message = question_message(run.questions[0])
-        status.message.CopyFrom(write_message(message, task_id=run.id, context_id=run.context_id))
-    elif run.error is not None:
-        message = Message(
-            role=Role.AGENT,
-            parts=(TextPart(text=run.error.message),),
-            message_id=f"{run.id}.error",
-            metadata={REASON_KEY: run.error.reason, **({STEP_KEY: run.error.step} if run.error.step else {})},
-        )
-        status.message.CopyFrom(write_message(message, task_id=run.id, context_id=run.context_id))
+    said = said_of(run)
+    if said is not None:
+        status.message.CopyFrom(write_message(said, task_id=run.id, context_id=run.context_id))
     return status
+
+
+def said_of(run: Run) -> Message | None:
+    """Return what is said with where a run stands: what it asks, or why it failed."""
+    if run.state.interrupted and run.questions:
+        return question_message(run.questions[0])
+    if run.error is None:
+        return None
+    return Message(
+        role=Role.AGENT,
+        parts=(TextPart(text=run.error.message),),
+        message_id=f"{run.id}.error",
+        metadata={REASON_KEY: run.error.reason, **({STEP_KEY: run.error.step} if run.error.step else {})},
+    )
 
 
 def question_message(question: Question) -> Message:
@@ -120,12 +136,16 @@ def question_message(question: Question) -> Message:
 
 
 def answer_message(run: Run) -> a2a.Message:
-    """Write the answer of a run as a message; its metadata names the task, which may be asked for all the same."""
+    """Write the answer of a run as a message."""
+    return write_message(answer_of(run), context_id=run.context_id)
+
+
+def answer_of(run: Run) -> Message:
+    """Return the answer of a run as a message; its metadata names the task, which may be asked for all the same."""
     metadata: dict[str, Json] = {TASK_KEY: run.id, GENERATION_KEY: run.generation}
     if run.agent_id:
         metadata[AGENT_KEY] = run.agent_id
-    message = Message(role=Role.AGENT, parts=run.parts, message_id=f"{run.id}.answer", metadata=metadata)
-    return write_message(message, context_id=run.context_id)
+    return Message(role=Role.AGENT, parts=run.parts, message_id=f"{run.id}.answer", metadata=metadata)
 
 
 def artifacts_of(run: Run) -> list[Artifact]:
@@ -170,7 +190,10 @@ def update_of(run: Run, event: Event, agent_id: str) -> a2a.TaskStatusUpdateEven
     if said is None:
         return None
     status = a2a.TaskStatus(state=a2a.TaskState.TASK_STATE_WORKING, timestamp=_timestamp(event.at))
-    text = _words(event, said.format(agent=agent_id or "an agent"))
+    told = {name: _text(event.payload, name) for name in ("why", "until", "event", "by")}
+    if event.kind is EventKind.STEP_WAITING and told["event"]:
+        said = "waits for the event {event} until {until}"
+    text = _words(event, said.format(**told, agent=agent_id or "an agent"))
     if text:
         message = Message(role=Role.AGENT, parts=(TextPart(text=text),), message_id=f"{run.id}.{event.seq}")
         status.message.CopyFrom(write_message(message, task_id=run.id, context_id=run.context_id))

@@ -43,6 +43,9 @@ RUN_SCHEMA: JsonObject = {
                     "state": {"type": "string", "enum": _STATES},
                     "seconds": {"type": "number"},
                     "attempts": {"type": "integer"},
+                    "tokens": {"type": "integer"},
+                    "cost_usd": {"type": "number"},
+                    "decided_by": {"type": "string"},
                     "why": {"type": "string", "description": "Why this agent."},
                     "error": {"type": "string"},
                 },
@@ -79,6 +82,7 @@ RUN_SCHEMA: JsonObject = {
             },
             "required": ["reason", "message"],
         },
+        "paused": {"type": "boolean"},
         "seconds": {"type": "number", "description": "How long the run took, or has taken so far."},
         "truncated": {"type": "string", "description": "Says what was left out, and how to get it."},
         "next": {"type": "string", "description": "What to do now, where anything is left to do."},
@@ -121,6 +125,8 @@ def run_view(run: Run, *, now: datetime, limit: int, results: bool = True) -> di
         if run.error.step:
             error["step"] = run.error.step
         view["error"] = error
+    if run.paused:
+        view["paused"] = True
     view["seconds"] = _seconds(run.created_at, run.ended_at or now)
     if following := _next(run):
         view["next"] = following
@@ -135,6 +141,8 @@ def _artifacts(run: Run) -> list[Artifact]:
 def _next(run: Run) -> str:
     if run.questions:
         return "Ask the user, then call `answer` with run_id and question_id; then `run_result`."
+    if run.paused:
+        return "The run is paused: somebody must resume it before it goes on."
     if not run.state.ended:
         return "The run goes on by itself. Call `run_result` with its run_id to wait for the result."
     return ""
@@ -148,12 +156,16 @@ def _step_view(step: StepView, now: datetime) -> dict[str, Json]:
         "capability": step.capability,
         "why": step.why,
         "error": step.error,
+        "decided_by": step.decided_by,
     }
     view.update({key: text for key, text in texts.items() if text})
     if step.started_at is not None:
         view["seconds"] = _seconds(step.started_at, step.ended_at or now)
     if step.attempts > 1:
         view["attempts"] = step.attempts
+    if step.usage is not None:
+        view["tokens"] = step.usage.input_tokens + step.usage.output_tokens
+        view["cost_usd"] = step.usage.cost_usd
     return view
 
 
@@ -261,6 +273,9 @@ class Teller:
                 steps = _objects(payload.get("steps"))
                 planned = f"planned {len(steps)} step{'' if len(steps) == 1 else 's'}"
                 return f"{event.step}: {planned}" if event.step else planned
+            case EventKind.MODEL_ASKED:
+                outcome = str(payload.get("outcome") or "").replace("_", " ")
+                return f"model {payload.get('model')} asked for {payload.get('purpose')}: {outcome}"
             case EventKind.RUN_STARTED:
                 return "started"
             case EventKind.STEP_ROUTED:

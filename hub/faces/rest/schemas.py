@@ -222,6 +222,7 @@ SCHEMAS: dict[str, Schema] = {
         why=_TEXT,
         error=_TEXT,
         usage=_or_null("Usage"),
+        decided_by=_TEXT,
     ),
     "RunError": _object(reason=_TEXT, message=_TEXT, step=_TEXT),
     "Run": _object(
