@@ -162,7 +162,7 @@ class Delegator:
         return not fits(capability, text=order.text, data=order.data)
 
     async def write_arguments(self, order: Order, asked: JsonObject, dialogue: Dialogue) -> dict[str, Json]:
-        """Have a model write the arguments of the call that `asked` names: one call of it, as `Consulting.once` has it."""
+        """Have a model write the arguments of the call that `asked` names: as `Consulting.once` has it."""
         agent_id, name = text(asked, "agent"), text(asked, "capability")
 
         async def capability() -> Capability:

@@ -18,9 +18,17 @@ class Failing:
     """Lets failures have their consequences, in the order of the plan."""
 
     def __init__(
-        self, scene: Scene, asking: Asking, waiting: Waiting, close: Callable[[Frame], Awaitable[None]]
+        self,
+        scene: Scene,
+        asking: Asking,
+        waiting: Waiting,
+        close: Callable[[Frame], Awaitable[None]],
+        *,
+        put_off: bool = False,
     ) -> None:
         """`close` takes note that a frame is over, and lets the step whose steps these are go on."""
+        self.put_off = put_off
+        """What a plan did is not undone yet, when it fails: another may follow, and build on it."""
         self._scene = scene
         self._durable = scene.durable
         self._asking = asking
@@ -52,7 +60,7 @@ class Failing:
         for victim in frame.leaves.values():
             if not victim.phase.over:
                 await self._skip(victim, why)
-        if frame.outer is None:
+        if frame.outer is None and not self.put_off:
             self.undo(frame, list(frame.undoable()), error)
             if frame.rescue is None and self._scene.planned.plan.on_failure:
                 frame.rescue = Rescue(error)
@@ -96,10 +104,12 @@ class Failing:
             rescue.frame = Frame(body, prefix=prefix, ledger=ledger, outer=leaf.frame, undoes=leaf)
             self._scene.decided(leaf, f"it is undone, because {text(rescue.error, 'message')}")
             return True
-        if rescue.fatal and not rescue.told and frame.outer is None and self._scene.planned.plan.on_failure:
+        failed = rescue.fatal and frame.outer is None and not self.put_off
+        if failed and not rescue.told and self._scene.planned.plan.on_failure:
             rescue.told = True
             body = Body(steps=self._scene.planned.plan.on_failure, names={"error": dict(rescue.error)})
-            rescue.frame = Frame(body, prefix="on_failure", ledger=frame.ledger.exempt(), outer=frame)
+            prefix = f"{frame.prefix}.on_failure" if frame.prefix else "on_failure"
+            rescue.frame = Frame(body, prefix=prefix, ledger=frame.ledger.exempt(), outer=frame)
             return True
         frame.rescue = None
         if rescue.troubles:

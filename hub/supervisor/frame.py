@@ -12,6 +12,7 @@ from interhub.adapters import TextPart
 from interhub.agent_cards import Json, JsonObject
 
 from .blocks import Block, Body
+from .consulting import Dialogue
 from .durable import Branch
 from .envelope import StepValue
 from .graph import Graph, Node, compile_steps
@@ -32,6 +33,8 @@ class Phase(Enum):
     """A time, or an event."""
     INSIDE = "inside"
     """Its own steps are carried out."""
+    WRITING = "writing"
+    """A model writes the arguments of its call."""
     ENDED = "ended"
     SKIPPED = "skipped"
 
@@ -77,6 +80,10 @@ class Leaf:
     """How many of its calls the budgets know of."""
     decisions: int = 0
     """How many of its decisions were told."""
+    dialogue: Dialogue = field(default_factory=Dialogue)
+    """With the model that writes its call's arguments."""
+    writes: int = 0
+    """How often that was asked."""
     pending: tuple[Body, ...] = ()
     """What it begins after a pause."""
 

@@ -11,17 +11,19 @@ What it tells the journal on the way it tells again on a replay, where it is kno
 but in the last recorded step, which appends the run's final event.
 """
 
+from collections.abc import Sequence
+
 import anyio.to_thread
 import sqlalchemy as sa
 
 from interhub.adapters.content import message_from_json
-from interhub.agent_cards import Json, JsonObject
-from interhub.hub.errors import BadRequest
+from interhub.agent_cards import JsonObject
 
 from .delegation import Delegator
 from .durable import Durable
 from .envelope import (
     VERSION,
+    budget_from_json,
     failed,
     failed_because,
     mapping,
@@ -33,10 +35,14 @@ from .envelope import (
 from .execution import Execution
 from .facts import final_fact
 from .journal import Journal, outlasting
-from .model import load_plan
+from .ledger import Ledger
+from .memory import Memory
 from .pauses import Pauses
-from .planner import Planned, Planners, Task, declared
-from .rerun import PLAN, Earlier
+from .planner import Planned, Task
+from .planning import Planning
+from .rerun import Earlier
+from .run import EventKind
+from .scene import Scene
 from .waits import Signals
 
 
@@ -46,14 +52,14 @@ class Interpreter:
     def __init__(
         self,
         *,
-        planners: Planners,
+        planning: Planning,
         delegator: Delegator,
         journal: Journal,
         signals: Signals,
         pauses: Pauses,
         database: sa.Engine,
     ) -> None:
-        self._planners = planners
+        self._planning = planning
         self._delegator = delegator
         self._journal = journal
         self._signals = signals
@@ -67,23 +73,13 @@ class Interpreter:
         earlier = Earlier()
         if "earlier" in given:
             earlier = await outlasting(lambda: anyio.to_thread.run_sync(Earlier.of, given, self._database))
-        execution = Execution(
-            durable,
-            given,
-            earlier=earlier,
-            delegator=self._delegator,
-            journal=self._journal,
-            signals=self._signals,
-            pauses=self._pauses,
-            database=self._database,
-        )
-        execution.begin()
-        await self._pauses.passed(text(given, "root"))
-        planned = await self._plan(durable, given, earlier)
-        if isinstance(planned, Planned):
-            envelope = await execution.carry_out(planned)
-        else:
-            envelope = planned
+        scene, ledger = Scene(durable, given, self._journal), Ledger(budget_from_json(mapping(given.get("budget"))))
+        if not scene.prefix:
+            scene.tell(EventKind.RUN_STARTED)
+        await self._pauses.passed(scene.root)
+        planned = await self._planning.first(scene, task_of(given), ledger, earlier)
+        envelope = await self._carry_out(scene, planned, ledger, earlier) if isinstance(planned, Planned) else planned
+        envelope = normalised({**envelope, "spent": ledger.spent()})
         if durable.id == text(given, "root"):
             # No step of its own: the event is known by what it is, so that telling it again adds nothing.
             await self._finish(text(given, "root"), envelope)
@@ -98,46 +94,49 @@ class Interpreter:
         if run_id == root:
             await self._finish(root, failed(error))
 
-    async def _plan(self, durable: Durable, given: JsonObject, earlier: Earlier) -> "Planned | JsonObject":
-        task = task_of(given)
-        try:
-            known = declared(task)
-        except BadRequest as error:
-            return normalised(failed(error))
-        if known is not None:
-            return known
-
-        async def make() -> Json:
-            try:
-                planned = await outlasting(lambda: self._planners.plan(task))
-            except Exception as error:  # the edge of a step
-                return normalised(failed(error))
-            return normalised(
-                {
-                    "ok": True,
-                    "plan": planned.plan.dump(),
-                    "planner": planned.planner,
-                    "why": planned.why,
-                    "inputs": planned.inputs,
-                    "members": list(planned.members),
-                    "trail": list(planned.trail),
-                }
+    async def _carry_out(self, scene: Scene, planned: Planned, ledger: Ledger, earlier: Earlier) -> JsonObject:
+        """Carry out a plan, and others in its place when it fails, as far as its planner goes."""
+        task, done = task_of(scene.given), list[Execution]()
+        memory = Memory(scene, mapping(scene.given.get("memory")))
+        while True:
+            execution = Execution(
+                scene,
+                planned,
+                memory=memory,
+                ledger=ledger,
+                earlier=earlier,
+                delegator=self._delegator,
+                signals=self._signals,
+                pauses=self._pauses,
+                database=self._database,
             )
-
-        made = earlier.plan if earlier.plan is not None else mapping(await durable.step(PLAN, make))
-        if made.get("ok") is not True:
-            return made
-        return Planned(
-            plan=load_plan(mapping(made.get("plan"))),
-            planner=text(made, "planner"),
-            why=text(made, "why"),
-            inputs=mapping(made.get("inputs")),
-            members=tuple(str(member) for member in sequence(made.get("members"))),
-            trail=tuple(str(agent) for agent in sequence(made.get("trail"))),
-        )
+            done.append(execution)
+            envelope = await execution.carry_out()
+            if envelope.get("ok") is True:
+                break
+            error, gave = mapping(envelope.get("error")), {**planned.gave, **execution.gave()}
+            following = await self._planning.another(scene, task, ledger, planned, error, gave)
+            if following is None:
+                break
+            planned = following
+        if envelope.get("ok") is True and planned.answer is not None:
+            gave = {**planned.gave, **execution.gave()}
+            envelope = await self._planning.answer(scene, ledger, planned, gave, execution.artifacts())
+        if envelope.get("ok") is not True:
+            # What the plans did is undone only now: what one had done, the next could build on.
+            troubles = [trouble for one in reversed(done) for trouble in await one.undo()]
+            envelope = _with_troubles(envelope, troubles)
+        return {**envelope, **memory.report()}
 
     async def _finish(self, root: str, envelope: JsonObject) -> None:
         await self._journal.append(final_fact(root, envelope))
+
+
+def _with_troubles(envelope: JsonObject, troubles: Sequence[str]) -> JsonObject:
+    if not troubles:
+        return envelope
+    error = mapping(envelope.get("error"))
+    return {**envelope, "error": {**error, "message": "; ".join([text(error, "message"), *troubles])}}
 
 
 def task_of(given: JsonObject) -> Task:
@@ -153,4 +152,5 @@ def task_of(given: JsonObject) -> Task:
         inputs=mapping(given.get("inputs")),
         members=tuple(str(member) for member in sequence(given.get("members"))),
         trail=tuple(str(agent) for agent in sequence(given.get("trail"))),
+        within=text(given, "prefix") != "",
     )

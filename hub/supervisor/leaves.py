@@ -1,6 +1,11 @@
 """The steps under way in this process, by run: what a cancellation, or the end of the hub, has to stop."""
 
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
 import anyio
+
+T = TypeVar("T")
 
 
 class Leaves:
@@ -11,6 +16,18 @@ class Leaves:
         self._idle: dict[str, anyio.Event] = {}
         self.stopping = False
         """True while the hub stops: what is cancelled now is done again by the next process."""
+
+    async def hold(self, run_id: str, work: Callable[[], Awaitable[T]]) -> T:
+        """Do the work of a step so that it is stopped with the run, or with the hub: nothing is recorded of it then."""
+        with anyio.CancelScope() as scope:
+            if self.stopping:
+                raise anyio.get_cancelled_exc_class()()
+            self.add(run_id, scope)
+            try:
+                return await work()
+            finally:
+                self.remove(run_id, scope)
+        raise anyio.get_cancelled_exc_class()()
 
     def add(self, run_id: str, scope: anyio.CancelScope) -> None:
         """Note a step's scope."""

@@ -26,8 +26,12 @@ async def outcome_of(scene: Scene, root: Frame) -> JsonObject:
         if root.troubles:
             error["message"] = f"{text(error, 'message')}; {'; '.join(root.troubles)}"
         return {"ok": False, "error": error}
-    made = [artifact for leaf in root.leaves.values() for artifact in _made(scene, leaf)]
-    return await pack(scene.journal, replace(root.value, artifacts=tuple(made)), scene.root)
+    return await pack(scene.journal, replace(root.value, artifacts=artifacts_of(scene, root)), scene.root)
+
+
+def artifacts_of(scene: Scene, root: Frame) -> tuple[Artifact, ...]:
+    """Return what the steps of a plan made, each with its step's path before its id."""
+    return tuple(artifact for leaf in root.leaves.values() for artifact in _made(scene, leaf))
 
 
 def _made(scene: Scene, leaf: Leaf) -> list[Artifact]:
@@ -43,18 +47,24 @@ def tell_plan(scene: Scene, root: Frame) -> None:
     """Tell the journal which steps there are."""
     planned = scene.planned
     steps: list[Json] = []
+
+    def place(path: str) -> str:
+        return scene.absolute(f"{root.prefix}.{path}" if root.prefix else path)
+
     for node in root.graph.nodes:
         call = call_of(node.step)
         steps.append(
             {
-                "path": scene.absolute(node.path),
+                "path": place(node.path),
                 "title": node.step.title,
                 "agent": call.agent if call is not None else "",
                 "need": call.need if call is not None else "",
                 "capability": call.capability if call is not None else "",
-                "after": [scene.absolute(path) for path in node.after],
+                "after": [place(path) for path in node.after],
             }
         )
     name = planned.plan.name
     payload: dict[str, Json] = {"planner": planned.planner, "why": planned.why, "name": name, "steps": steps}
-    scene.tell(EventKind.RUN_PLANNED, scene.prefix, 0, **payload)
+    if planned.round:
+        payload["round"] = planned.round
+    scene.tell_nth(planned.round, EventKind.RUN_PLANNED, scene.prefix, 0, payload)

@@ -19,7 +19,7 @@ def fitted(value: StepValue, schema: JsonObject) -> tuple[StepValue, str]:
     """
     data = value.data
     if data is None:
-        data = _read(value.text)
+        data = read_json(value.text)
         if data is None:
             return value, "its answer is no data, as `output_schema` wants it, but text"
     if problems := problems_of(data, schema):
@@ -27,7 +27,8 @@ def fitted(value: StepValue, schema: JsonObject) -> tuple[StepValue, str]:
     return (value if value.structured is not None else replace(value, structured=data)), ""
 
 
-def _read(text: str) -> Json:
+def read_json(text: str) -> Json:
+    """Return the JSON that a text is, alone or between code fences; None when it is none."""
     inner = text.strip()
     if inner.startswith(_FENCE) and inner.endswith(_FENCE) and "\n" in inner:
         inner = inner.partition("\n")[2].removesuffix(_FENCE)

@@ -49,10 +49,12 @@ def check_plan(
     source: str = "the workflow",
     agents: Mapping[str, Agent] | None = None,
     members: Sequence[str] | None = None,
+    names: Sequence[str] = (),
 ) -> Plan:
     """Read a plan and find every mistake in it.
 
     `agents` are those the caller may use, by id; without them agents are not checked. `members` narrows them to a team.
+    `names` are known to the plan's templates beside `inputs`, `goal`, `steps` and `memory`.
 
     Raises:
         PlanInvalid: it has mistakes; each names its path, and the nearest right name where there is one.
@@ -66,7 +68,7 @@ def check_plan(
     usable = agents
     if agents is not None and members is not None:
         usable = {agent_id: agent for agent_id, agent in agents.items() if agent_id in members}
-    found = list(_Checker(usable).plan(plan, ""))
+    found = list(_Checker(usable).plan(plan, "", tuple(names)))
     if not found and sum(1 for _ in walk_all(plan)) > MAX_STEPS:
         found.append(Mistake("steps", f"a workflow may have {MAX_STEPS} steps"))
     if found:
@@ -129,7 +131,7 @@ class _Checker:
     agents: Mapping[str, Agent] | None
     depth: int = field(default=0)
 
-    def plan(self, plan: Plan, prefix: str) -> Iterator[Mistake]:
+    def plan(self, plan: Plan, prefix: str, names: tuple[str, ...] = ()) -> Iterator[Mistake]:
         schema = input_schema(plan)
         if problem := schema_problem(schema):
             yield Mistake(_at(prefix, "inputs"), problem)
@@ -139,11 +141,11 @@ class _Checker:
         yield from twice
         if twice:
             return
-        sight = _Sight(inputs=_closed_inputs(schema))
+        sight = _Sight(inputs=_closed_inputs(schema), names=names)
         yield from self.steps(plan.steps, _at(prefix, "steps"), sight)
         if plan.on_failure:
             ids = frozenset(step.id for step in walk(plan.steps) if step.id)
-            failing = replace(sight, later=ids, names=("error",))
+            failing = replace(sight, later=ids, names=(*names, "error"))
             yield from self.steps(plan.on_failure, _at(prefix, "on_failure"), failing, bare=True)
         yield from self.value(plan.output, _at(prefix, "output"), self.after(plan.steps, sight))
 

@@ -1,10 +1,11 @@
-"""From a goal to a plan: a declared workflow, the one agent that was named, or the one that the router finds.
+"""From a goal to a plan: a declared workflow, the one agent that was named, the one that the router finds, or a model.
 
-Planners are asked in order; the first that returns a plan makes it. Planning is a recorded step of a run, so what a
-planner finds out may change from one run to the next, but not within one.
+Planners are asked in order; the first that returns a plan makes it, or says which model is to be consulted about it.
+Planning is a recorded step of a run, so what a planner finds out may change from one run to the next, but not within
+one. A team names its own planner, and its plans are carried out within what the team's document allows.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -14,8 +15,9 @@ from interhub.hub.errors import BadRequest, NoCapableAgent
 from interhub.registry import Agent, Registry
 
 from .arguments import text_slot
-from .envelope import mapping, sequence, text
-from .model import CallSpec, CallStep, Plan, input_schema, load_plan
+from .envelope import mapping, number, sequence, text
+from .llm import Models
+from .model import CallSpec, CallStep, Limits, Plan, input_schema, load_plan
 from .plan_check import check_inputs
 from .router import Need, Router
 
@@ -33,6 +35,10 @@ class Task:
     inputs: JsonObject = field(default_factory=empty_object)
     members: tuple[str, ...] = ()
     trail: tuple[str, ...] = ()
+    within: bool = False
+    """It is a part of a run, not what the caller asked."""
+    failed: tuple[str, ...] = ()
+    """Agents that have failed at it."""
 
     @property
     def data(self) -> Json:
@@ -52,13 +58,98 @@ class Planned:
     """Whom the plan's needs are routed among; empty means all the caller may use."""
     trail: tuple[str, ...] = ()
     """The teams and workflows around its steps."""
+    replans: int = 0
+    """How many plans may follow it, when it has failed."""
+    answer: JsonObject | None = None
+    """How a model is to write the answer: `model`, `instructions`, `attempts`, and the `output_schema` that it fits."""
+    consult: JsonObject | None = None
+    """The consultation that it came of, where a model made it: as `Consult.dump` writes it."""
+    round: int = 0
+    """How many plans came before it for the same goal, and failed."""
+    gave: JsonObject = field(default_factory=empty_object)
+    """What the steps of those gave, by id, as templates see it under `earlier`."""
+
+    def dump(self) -> dict[str, Json]:
+        """Write it as JSON, for the record. `round` and `gave` follow from what was carried out."""
+        return {
+            "plan": self.plan.dump(),
+            "planner": self.planner,
+            "why": self.why,
+            "inputs": self.inputs,
+            "members": list(self.members),
+            "trail": list(self.trail),
+            "replans": self.replans,
+            "answer": self.answer,
+            "consult": self.consult,
+        }
+
+    @staticmethod
+    def load(shaped: JsonObject) -> "Planned":
+        """Read what `dump` wrote."""
+        answer, consult = shaped.get("answer"), shaped.get("consult")
+        return Planned(
+            plan=load_plan(mapping(shaped.get("plan"))),
+            planner=text(shaped, "planner"),
+            why=text(shaped, "why"),
+            inputs=mapping(shaped.get("inputs")),
+            members=tuple(str(member) for member in sequence(shaped.get("members"))),
+            trail=tuple(str(agent) for agent in sequence(shaped.get("trail"))),
+            replans=int(number(shaped, "replans")),
+            answer=mapping(answer) if answer is not None else None,
+            consult=mapping(consult) if consult is not None else None,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Consult:
+    """A model is to make the plan."""
+
+    model: str
+    """As the settings name it."""
+    instructions: str = ""
+    attempts: int = 3
+    replans: int = 2
+    otherwise: str = ""
+    """`route`: the router makes the plan when the model makes none."""
+    members: tuple[str, ...] = ()
+    trail: tuple[str, ...] = ()
+    output_schema: JsonObject | None = None
+    """What the answer is to fit."""
+
+    def dump(self) -> dict[str, Json]:
+        """Write it as JSON, for the record."""
+        return {
+            "model": self.model,
+            "instructions": self.instructions,
+            "attempts": self.attempts,
+            "replans": self.replans,
+            "otherwise": self.otherwise,
+            "members": list(self.members),
+            "trail": list(self.trail),
+            "output_schema": self.output_schema,
+        }
+
+    @staticmethod
+    def load(shaped: JsonObject) -> "Consult":
+        """Read what `dump` wrote."""
+        schema = shaped.get("output_schema")
+        return Consult(
+            model=text(shaped, "model"),
+            instructions=text(shaped, "instructions"),
+            attempts=int(number(shaped, "attempts")),
+            replans=int(number(shaped, "replans")),
+            otherwise=text(shaped, "otherwise"),
+            members=tuple(str(member) for member in sequence(shaped.get("members"))),
+            trail=tuple(str(agent) for agent in sequence(shaped.get("trail"))),
+            output_schema=mapping(schema) if schema is not None else None,
+        )
 
 
 class Planner(Protocol):
     """Makes plans."""
 
-    async def plan(self, task: Task) -> Planned | None:
-        """Return a plan, or None when another planner should.
+    async def plan(self, task: Task) -> Planned | Consult | None:
+        """Return a plan, or which model is to make it, or None when another planner should.
 
         Raises:
             HubError: there can be no plan, whoever makes it.
@@ -73,35 +164,81 @@ class Planners:
         self._registry = registry
         self._planners = tuple(planners)
 
-    async def plan(self, task: Task) -> Planned:
-        """Return the first plan that is made.
+    async def plan(self, task: Task, *, without_model: bool = False) -> Planned | Consult:
+        """Return the first plan that is made, or which model is to make it; `without_model` asks the others alone.
 
         Raises:
             NoCapableAgent: nobody can do it.
             BadRequest: the workflow's inputs do not fit.
             AgentNotFound: whom it was delegated to is not there.
         """
-        scoped = await self._scoped(task)
+        scoped, options = await self._scoped(task)
         for planner in self._planners:
             planned = await planner.plan(scoped)
+            if isinstance(planned, Consult):
+                if without_model:
+                    continue
+                schema = options.get("output_schema")
+                return replace(
+                    planned,
+                    members=scoped.members,
+                    trail=scoped.trail,
+                    output_schema=mapping(schema) if schema is not None else None,
+                )
             if planned is not None:
-                return replace(planned, members=planned.members or scoped.members, trail=scoped.trail)
+                planned = replace(planned, members=planned.members or scoped.members, trail=scoped.trail)
+                return dressed(planned, options)
         raise NoCapableAgent(text_of(task.goal.parts))
 
-    async def _scoped(self, task: Task) -> Task:
-        """Return the task as the named team or workflow sees it: among its members, and within itself."""
+    async def dress(self, task: Task, planned: Planned) -> Planned:
+        """Return a plan that a model made, within what the document of its team says."""
+        _, options = await self._scoped(task)
+        return dressed(planned, options)
+
+    async def _scoped(self, task: Task) -> tuple[Task, JsonObject]:
+        """Return the task as the named team or workflow sees it, among its members, and what a team's document says."""
         if not task.agent_id:
-            return task
+            return task, {}
         agent = await self._registry.get(task.principal.tenant, task.agent_id)
         if agent.endpoint.binding not in (Binding.TEAM, Binding.WORKFLOW):
-            return task
+            return task, {}
         trail = task.trail if agent.id in task.trail else (*task.trail, agent.id)
-        return replace(task, members=team_members(agent), trail=trail)
+        options = agent.endpoint.options if agent.endpoint.binding is Binding.TEAM else {}
+        return replace(task, members=team_members(agent), trail=trail), options
 
 
-def standard_planners(registry: Registry, router: Router) -> Planners:
-    """Return the planners that need no model."""
-    return Planners(registry, [DeclaredPlanner(), AgentPlanner(registry), RoutePlanner(router)])
+def dressed(planned: Planned, options: JsonObject) -> Planned:
+    """Return a plan with what its team's document says of budget, output schema and answer."""
+    plan, changed = planned.plan, dict[str, object]()
+    budget, schema, answer = options.get("budget"), options.get("output_schema"), options.get("answer")
+    if budget is not None:
+        changed["budget"] = tighter(Limits.model_validate(budget), plan.budget)
+    if isinstance(answer, str):
+        changed["output"] = answer
+    if isinstance(answer, Mapping):
+        written: dict[str, Json] = {**answer, "output_schema": schema}
+        return replace(planned, plan=plan.model_copy(update=changed), answer=written)
+    if schema is not None:
+        changed["output_schema"] = schema
+    return replace(planned, plan=plan.model_copy(update=changed)) if changed else planned
+
+
+def tighter(one: Limits, other: Limits | None) -> Limits:
+    """Return the lower of two budgets, limit by limit."""
+    if other is None:
+        return one
+    lower = one.model_dump()
+    for name, limit in other.model_dump().items():
+        if limit is not None and (lower[name] is None or limit < lower[name]):
+            lower[name] = limit
+    return Limits.model_validate(lower)
+
+
+def standard_planners(registry: Registry, router: Router, models: Models | None = None) -> Planners:
+    """Return the planners: those that need no model, and a model where one is set."""
+    made: list[Planner] = [DeclaredPlanner(), AgentPlanner(registry)]
+    made.append(ModelPlanner(registry, models or Models()))
+    return Planners(registry, [*made, RoutePlanner(registry, router)])
 
 
 class DeclaredPlanner:
@@ -128,18 +265,58 @@ class AgentPlanner:
         workflow = agent_workflow(agent)
         if workflow is None:
             return None
+        planner = text(agent.endpoint.options, "planner") or "workflow"
         return Planned(
             plan=workflow,
-            planner="workflow",
-            why=f"the workflow of {agent.id}",
+            planner=planner,
+            why=f"the {planner} of {agent.id}",
             inputs=workflow_inputs(workflow, task, f"the inputs of {agent.id}"),
+        )
+
+
+class ModelPlanner:
+    """Has a model plan: for the teams whose planner it is, and where one is set for goals that name nobody."""
+
+    def __init__(self, registry: Registry, models: Models) -> None:
+        self._registry = registry
+        self._models = models
+
+    async def plan(self, task: Task) -> Consult | None:
+        """Return which model is to be consulted; None where none is.
+
+        Raises:
+            BadRequest: a team wants a model, and none is set.
+        """
+        if task.agent_id:
+            agent = await self._registry.get(task.principal.tenant, task.agent_id)
+            options = agent.endpoint.options
+            if options.get("planner") != "model":
+                return None
+            said = mapping(options.get("model"))
+            name = text(said, "name") or self._models.planner
+            if not name:
+                remedy = "set one as [models.NAME] and planner.model, or name it in the team's file"
+                raise BadRequest(f"the team {agent.id} is planned by a model, and none is set", remedy)
+            return Consult(
+                model=name,
+                instructions=text(said, "instructions"),
+                attempts=int(number(said, "attempts")) or 3,
+                replans=int(number(said, "replans")) if "replans" in said else 2,
+                otherwise=text(said, "otherwise"),
+            )
+        if task.within or not self._models.planner:
+            return None
+        rules = self._models.rules
+        return Consult(
+            model=self._models.planner, attempts=rules.attempts, replans=rules.replans, otherwise=rules.otherwise
         )
 
 
 class RoutePlanner:
     """Plans one call, of the best capability for the goal. Needs no model."""
 
-    def __init__(self, router: Router) -> None:
+    def __init__(self, registry: Registry, router: Router) -> None:
+        self._registry = registry
         self._router = router
 
     async def plan(self, task: Task) -> Planned | None:
@@ -155,9 +332,14 @@ class RoutePlanner:
                 data=task.data,
                 members=task.members,
                 trail=task.trail,
+                without=task.failed,
             )
         )
-        return one_call(choice.agent, choice.capability, choice.why, planner="route")
+        replans = 0
+        if task.agent_id:
+            team = await self._registry.get(task.principal.tenant, task.agent_id)
+            replans = int(number(mapping(team.endpoint.options.get("route")), "replans"))
+        return replace(one_call(choice.agent, choice.capability, choice.why, planner="route"), replans=replans)
 
 
 def declared(task: Task) -> Planned | None:

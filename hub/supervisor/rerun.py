@@ -85,7 +85,7 @@ async def collected(
     """
     recorded = await engine.recorded(record.id)
     before = await anyio.to_thread.run_sync(Earlier.of, record.spec, database)
-    made = mapping(recorded.get(PLAN)) or mapping(before.plan)
+    made = recorded_plan(recorded) or mapping(before.plan)
     if planned is None and made.get("ok") is not True:
         raise BadRequest(f"run {record.id} had no plan yet", "give the goal again: nothing of it can be kept")
     plan = planned.plan if planned is not None else load_plan(mapping(made.get("plan")))
@@ -163,3 +163,15 @@ def _answers(database: sa.Engine, run_id: str) -> tuple[dict[str, Json], dict[st
 def dumped(kept: JsonObject) -> bytes:
     """Write what is kept, for a blob."""
     return orjson.dumps(kept)
+
+
+def recorded_plan(recorded: Mapping[str, Json]) -> JsonObject:
+    """Return the record of a run's first plan, whoever made it, out of all that is recorded of it."""
+    made = mapping(recorded.get(PLAN))
+    if "plan" in made:
+        return made
+    for name, one in recorded.items():
+        envelope = mapping(one)
+        if name.startswith(f"{PLAN}.model#") and envelope.get("ok") is True:
+            return {"ok": True, **mapping(envelope.get("value"))}
+    return mapping(recorded.get(f"{PLAN}.otherwise"))

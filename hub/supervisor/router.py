@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import anyio.to_thread
 
 from interhub.adapters import Call, Principal
-from interhub.agent_cards import Binding, Json, JsonObject, Kind
+from interhub.agent_cards import Binding, Capability, Json, JsonObject, Kind
 from interhub.hub.dispatch import Dispatcher
 from interhub.hub.errors import NoCapableAgent
 from interhub.hub.policy import Deny
@@ -18,6 +18,8 @@ from .envelope import mapping, sequence
 
 CANDIDATES = 20
 """How many of the best matches are looked at."""
+_CALLED = (Kind.SKILL, Kind.TOOL)
+"""What runs call."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +35,8 @@ class Need:
     """The teams and workflows around the need: they, and whoever contains them, are not asked."""
     need: str = ""
     """What to search by, where that is not the text itself."""
+    without: tuple[str, ...] = ()
+    """These have failed at it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,13 +48,23 @@ class Choice:
     why: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """An agent that a planner may plan over, and what of it fits."""
+
+    agent: Agent
+    capabilities: tuple[Capability, ...]
+
+
 class Router:
     """Finds the best capability for a need."""
 
-    def __init__(self, *, registry: Registry, index: Index, dispatcher: Dispatcher) -> None:
+    def __init__(self, *, registry: Registry, index: Index, dispatcher: Dispatcher, writes: bool = False) -> None:
+        """`writes` says that arguments can be made out of words, by a language model."""
         self._registry = registry
         self._index = index
         self._dispatcher = dispatcher
+        self._writes = writes
 
     async def choose(self, need: Need) -> Choice:
         """Return the best that may be used, preferring agents that can be reached.
@@ -78,6 +92,35 @@ class Router:
             return failing
         raise NoCapableAgent(wanted)
 
+    async def candidates(self, need: Need, limit: int) -> tuple[Candidate, ...]:
+        """Return whom a planner may plan over: all members that may be used, or those that fit a goal best."""
+        agents = {agent.id: agent for agent in await self._registry.list(need.principal.tenant)}
+        usable = [agent_id for agent_id in agents if self._in_scope(agent_id, need, agents)]
+        found: dict[str, list[Capability]] = {}
+        for match in await anyio.to_thread.run_sync(lambda: self._nearest(need, usable, limit)):
+            found.setdefault(match.agent_id, []).append(match.capability)
+        if need.members:
+            for agent_id in sorted(usable, key=need.members.index):
+                known = found.setdefault(agent_id, [])
+                known += [one for one in agents[agent_id].card.capabilities if one.kind in _CALLED and one not in known]
+        return tuple(
+            Candidate(agent=agents[agent_id], capabilities=allowed)
+            for agent_id, capabilities in found.items()
+            if (allowed := tuple(one for one in capabilities if not self.denied(agents[agent_id], one, need)))
+        )
+
+    def denied(self, agent: Agent, capability: Capability, need: Need) -> str:
+        """Return why the policy does not allow it; empty when it does, or wants a person asked."""
+        call = Call(capability=capability.name, kind=capability.kind, principal=need.principal, idempotency_key="")
+        decision = self._dispatcher.decide(agent, call)
+        return decision.why if isinstance(decision, Deny) else ""
+
+    def _nearest(self, need: Need, usable: Collection[str], limit: int) -> tuple[Match, ...]:
+        wanted = need.need or need.text
+        return self._index.search(
+            wanted, tenant=need.principal.tenant, limit=limit, agents=usable, kinds=_CALLED, floor=0.0
+        )
+
     def _search(self, wanted: str, need: Need, usable: Collection[str]) -> tuple[Match, ...]:
         if not usable:
             return ()
@@ -88,27 +131,20 @@ class Router:
             tenant=need.principal.tenant,
             limit=CANDIDATES,
             agents=usable,
-            kinds=(Kind.SKILL, Kind.TOOL),
+            kinds=_CALLED,
             floor=floor,
         )
         return tuple(match for match in found if match.score >= floor)
 
     def _in_scope(self, agent_id: str, need: Need, agents: Mapping[str, Agent]) -> bool:
-        if need.members and agent_id not in need.members:
+        if (need.members and agent_id not in need.members) or agent_id in need.without:
             return False
         return not need.trail or not set(need.trail).intersection(reach(agent_id, agents))
 
     def _why_not(self, agent: Agent, match: Match, need: Need) -> str:
-        if not fits(match.capability, text=need.text, data=need.data):
+        if not self._writes and not fits(match.capability, text=need.text, data=need.data):
             return "needs arguments that words do not give"
-        call = Call(
-            capability=match.capability.name,
-            kind=match.capability.kind,
-            principal=need.principal,
-            idempotency_key="",
-        )
-        decision = self._dispatcher.decide(agent, call)
-        return "is not allowed" if isinstance(decision, Deny) else ""
+        return "is not allowed" if self.denied(agent, match.capability, need) else ""
 
 
 def contained(agent: Agent) -> tuple[str, ...]:

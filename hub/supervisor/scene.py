@@ -28,6 +28,8 @@ class Scene:
         self.principal = principal_from_json(mapping(given.get("principal")))
         self.planned = NOT_PLANNED
         """What is carried out."""
+        self.consulted = 0
+        """How often a model was asked for it as a whole, not for one of its steps."""
 
     def absolute(self, path: str) -> str:
         """Return a path within this plan as one from the root run on."""

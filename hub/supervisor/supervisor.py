@@ -98,6 +98,7 @@ class Supervisor:
         bus, models = bus or NoBus(), models or Models()
         self._registry = registry
         self._dispatcher = dispatcher
+        self._models = models
         self._answer_within_s = answer_within_s
         self._database = database
         self._engine = engine
@@ -154,6 +155,7 @@ class Supervisor:
         if self._short is not None:
             await self._short.stop()
         await self._engine.stop()
+        await self._models.close()
         await self._journal.close()
 
     def adapters(self) -> Mapping[str, Adapter]:
@@ -311,6 +313,9 @@ class Supervisor:
         Raises:
             RunNotFound: there is none of that id, or it is somebody else's.
         """
+        await self._check_owner(principal, run_id)
+        if (state := self._journal.state(run_id)) is not None and state.ended:
+            return await self._journal.read(run_id, after=after, limit=limit)  # nobody adds anything to it
         record = await self._owned(principal, run_id)
         found = await self._journal.read(run_id, after=after, limit=limit)
         # What another replica has just written may not have been heard of yet.

@@ -221,6 +221,16 @@ def _replace(text: object, old: str, new: str, count: int = -1) -> str:
     return given.replace(old, new, count)
 
 
+def _tally(values: Iterable[object], among: Iterable[object] = ()) -> list[dict[str, object]]:
+    """Count equal values, the most frequent first; `among` is counted too, and comes first of those that are even."""
+    counts: dict[str, dict[str, object]] = {}
+    for more, given in ((0, among), (1, values)):
+        for value in _bounded(given):
+            entry = counts.setdefault(orjson.dumps(value, default=str).decode(), {"value": value, "count": 0})
+            entry["count"] = cast("int", entry["count"]) + more
+    return sorted(counts.values(), key=lambda entry: -cast("int", entry["count"]))
+
+
 def _json(value: object) -> str:
     return orjson.dumps(value, option=orjson.OPT_INDENT_2).decode()
 
@@ -233,7 +243,7 @@ def _environment() -> _Environment:
         environment.globals.pop(name, None)
     filters: dict[str, Any] = environment.filters
     filters |= {"concat": _concat, "join": _join, "replace": _replace, "tojson": _json, "made": _made}
-    filters |= {"batch": _batch, "slice": _slice, "round": _round}
+    filters |= {"batch": _batch, "slice": _slice, "round": _round, "tally": _tally}
     filters |= {name: _paying(function) for name, function in filters.items()}
     filters["bounded"] = _bounded
     return environment

@@ -17,6 +17,7 @@ from interhub.hub.dispatch import Dispatcher
 from interhub.hub.policy import Policy, TenantPolicy
 from interhub.hub.supervisor.durable import Engine
 from interhub.hub.supervisor.engine import DbosEngine
+from interhub.hub.supervisor.llm import Models
 from interhub.hub.supervisor.run import Assignment, Run
 from interhub.hub.supervisor.supervisor import Supervisor
 from interhub.registry import Agent, MemoryRegistry, slug
@@ -120,6 +121,7 @@ async def supervised(
     engine: Engine,
     policy: Policy | None = None,
     documents: Sequence[str] = (),
+    models: Models | None = None,
 ) -> AsyncGenerator[World]:
     """A started supervisor that knows these agents, and teams and workflows by their documents.
 
@@ -135,7 +137,12 @@ async def supervised(
         async with ConnectionPool(close_s=0.5) as pool:
             dispatcher = Dispatcher(adapters=adapters, pool=pool, policy=policy or TenantPolicy(), audit=audit)
             supervisor = Supervisor(
-                registry=registry, index=index, dispatcher=dispatcher, database=database, engine=engine
+                registry=registry,
+                index=index,
+                dispatcher=dispatcher,
+                database=database,
+                engine=engine,
+                models=models,
             )
             adapters.update(supervisor.adapters())
             world = World(supervisor, dispatcher, registry, index, audit)
