@@ -25,6 +25,9 @@ _RELISTEN = Backoff(first_s=0.2, cap_s=30.0)
 
 log = structlog.get_logger()
 
+_NO_HANDSHAKE = frozenset({types.UNSUPPORTED_PROTOCOL_VERSION, types.METHOD_NOT_FOUND})
+"""How servers of 2026-07-28 alone answer `initialize`."""
+
 
 class Leg:
     """The way of one client of the older era to the server, for as long as its session lasts."""
@@ -86,7 +89,7 @@ class Leg:
                     try:
                         await self._own(upstream, begin)
                     except RemoteRefused as refused:
-                        if started or refused.code != types.UNSUPPORTED_PROTOCOL_VERSION:
+                        if started or refused.code not in _NO_HANDSHAKE:
                             raise
                         self._modern_only.set()
                 if self._modern_only.is_set() and not started:

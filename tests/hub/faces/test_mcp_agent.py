@@ -12,13 +12,17 @@ from mcp import Client, MCPError
 from mcp.client.session import ClientRequestContext
 from mcp.client.streamable_http import streamable_http_client
 from mcp.server.connection import Connection as SdkConnection
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
 
 from interhub.adapters import Adapter, Call, Completed, InputRequired, Outcome, Progress, RawPart, Report, TextPart
 from interhub.adapters.mcp import McpAdapter
 from interhub.adapters.testing import ScriptedAdapter, ScriptedAgent, asked, refused, said
 from interhub.agent_cards import AgentCard, Binding, Capability, Endpoint, Kind
 from tests.support.mcp_hub import SmallHub, small_hub
-from tests.support.mcp_servers import EVERYTHING, at, over_http, program, script
+from tests.support.mcp_servers import EVERYTHING, at, over_http, program, script, serving
 
 pytestmark = pytest.mark.anyio
 
@@ -123,6 +127,36 @@ async def test_every_era_of_client_uses_every_era_of_server(era: str, upstream: 
         with pytest.raises(MCPError, match="unknown tool"):
             await connected.call_tool("nothing", {})
         assert ("ada", "add", "completed") in hub.records
+
+
+@pytest.mark.parametrize("code", [-32022, -32601])
+async def test_a_legacy_client_uses_a_server_that_knows_no_handshake_however_it_says_so(code: int) -> None:
+    def result(method: str) -> dict[str, Any] | None:
+        match method:
+            case "server/discover":
+                return {"supportedVersions": ["2026-07-28"], "capabilities": {"tools": {}}}
+            case "tools/list":
+                return {"tools": [{"name": "say", "inputSchema": {"type": "object"}}]}
+            case "tools/call":
+                return {"content": [{"type": "text", "text": "said"}]}
+            case _:
+                return None
+
+    async def answer(request: Request) -> JSONResponse:
+        asked = await request.json()
+        found = result(asked["method"])
+        if found is None:
+            error = {"code": code, "message": "No", "data": {"supported": ["2026-07-28"], "requested": "2025-11-25"}}
+            return JSONResponse({"jsonrpc": "2.0", "id": asked["id"], "error": error})
+        whole = {"resultType": "complete", "ttlMs": 0, "cacheScope": "private", **found}
+        return JSONResponse({"jsonrpc": "2.0", "id": asked["id"], "result": whole})
+
+    async with (
+        serving(Starlette(routes=[Route("/mcp", answer, methods=["POST"])])) as url,
+        site(plain=at(f"{url}/mcp")) as (_, faces),
+        client(f"{faces}/plain/mcp", "legacy") as connected,
+    ):
+        assert text(await connected.call_tool("say", {})) == "said"
 
 
 async def test_a_legacy_client_lends_its_model_and_hears_the_log_of_its_own_session() -> None:
