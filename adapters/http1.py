@@ -99,6 +99,11 @@ class Response:
         self._news = self.ended
         return True
 
+    def hurry(self) -> None:
+        """Have `changed` return now, as if the time were up."""
+        if self._waiter is not None:
+            _give_up(self._waiter)
+
     def take(self) -> bytes:
         """Return what has come of the body since the last time."""
         chunks = self._chunks

@@ -143,6 +143,7 @@ class DirectExchange:
         self._retry_s = RESUME_S
         self._resumes = 0
         self._taken = False
+        self._let_go: anyio.Event | None = None
         self._response: Response | None = way.pool.send(request)
 
     @property
@@ -181,13 +182,25 @@ class DirectExchange:
 
     def abandon(self) -> None:
         """Let go of it, unless somebody else has taken it over: the server sees the connection close."""
+        if self._let_go is not None:
+            self._let_go.set()
         if not self._taken:
             self._taken = True
             if self._response is not None:
                 self._response.abandon()
 
+    def hurry(self) -> anyio.Event:
+        """Have `settled` return now; returns what is set once the exchange has been taken over, or let go."""
+        if self._let_go is None:
+            self._let_go = anyio.Event()
+        if self._response is not None:
+            self._response.hurry()
+        return self._let_go
+
     def take_over(self) -> bool:
         """Make it the caller's, who is to `finish` it; False when it is somebody's already, or best sent anew."""
+        if self._let_go is not None:
+            self._let_go.set()
         if self._taken or self.untouched:
             return False
         self._taken = True

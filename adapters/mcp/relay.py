@@ -8,6 +8,8 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
+import anyio
+
 from interhub.adapters.base import Connection
 from interhub.adapters.errors import RemoteUnavailable
 from interhub.agent_cards import JsonObject
@@ -98,6 +100,10 @@ class Begun(Protocol):
 
     async def settled(self, patience_s: float) -> bool:
         """Wait for the result or error; False when something else came first, or it takes longer."""
+        ...
+
+    def hurry(self) -> anyio.Event:
+        """Have `settled` return now; returns what is set once the exchange has been taken over, or let go."""
         ...
 
     def abandon(self) -> None:

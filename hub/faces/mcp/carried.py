@@ -25,6 +25,8 @@ def parent_of(inbound: Inbound) -> TraceContext | None:
 
 async def carry(inbound: Inbound, begun: Begun, ticket: Pass | None) -> dict[str, Any] | None:
     """Wait for a result; None when it is for the long way to wait, or to say what went wrong: see `leave`."""
+    if inbound.carried is not None:
+        inbound.carried[inbound.session_id, inbound.id] = begun
     try:
         if await begun.settled(PATIENCE_S) and begun.result is not None:
             return begun.result
@@ -33,6 +35,9 @@ async def carry(inbound: Inbound, begun: Begun, ticket: Pass | None) -> dict[str
         if ticket is not None:
             ticket.end("canceled")
         raise
+    finally:
+        if inbound.carried is not None:
+            inbound.carried.pop((inbound.session_id, inbound.id), None)
     leave(inbound, begun, ticket)
     return None
 

@@ -6,13 +6,13 @@ request by request, also in the middle of one: a call that has begun, and turns 
 time, is handed over as it stands.
 """
 
-from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, TypeAlias, cast
 
+import anyio
 import orjson
 from mcp.server.transport_security import TransportSecurityMiddleware, TransportSecuritySettings
 from mcp.shared.inbound import NAME_BEARING_METHODS, decode_header_value
@@ -25,9 +25,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from interhub.adapters import Principal
 from interhub.adapters.exact_json import is_exact
+from interhub.adapters.mcp.relay import Begun
+from interhub.hub.faces.http import replay
 
 _VERSION, _METHOD, _NAME, _SESSION = b"mcp-protocol-version", b"mcp-method", b"mcp-name", b"mcp-session-id"
 _ROUTING = frozenset({_VERSION, _METHOD, _NAME, _SESSION})
+_CANCELLED = b"notifications/cancelled"
+_HAND_OVER_S = 1.0
 _MODERN = {version.encode(): version for version in MODERN_PROTOCOL_VERSIONS}
 _HANDSHAKE = frozenset(version.encode() for version in HANDSHAKE_PROTOCOL_VERSIONS)
 
@@ -53,6 +57,8 @@ class Inbound:
     modern: bool
     session_id: str = ""
     """Of a legacy request."""
+    carried: dict[tuple[str, int | str], Begun] | None = None
+    """Of a legacy request: where what is waited for on the short way is noted, by session and id."""
     around: tuple[AbstractContextManager[None], ...] = ()
     """What a shortcut that leaves the request in the middle of it wants entered around the long way, in this order."""
 
@@ -81,6 +87,7 @@ class McpEntrance:
         self._app = app
         self._shortcuts = shortcuts
         self._max_body_bytes = max_body_bytes
+        self._carried: dict[tuple[str, int | str], Begun] = {}
         self._security = TransportSecurityMiddleware(security) if security is not None else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -98,7 +105,11 @@ class McpEntrance:
             body = b"".join([each["body"] for each in read])
             message = {"type": "http.request", "body": body, "more_body": False}
         inbound = inbound_of(scope, body)
-        if inbound is not None:
+        if inbound is None:
+            if self._carried and _CANCELLED in body:
+                await self._hand_over(scope, body)
+        else:
+            inbound.carried = None if inbound.modern else self._carried
             shortcut = self._shortcuts.get(inbound.method)
             if shortcut is not None and (self._security is None or await self._is_welcome(scope)):
                 result = await shortcut(inbound)
@@ -121,19 +132,23 @@ class McpEntrance:
             size += len(read[-1].get("body", b""))
         return read
 
+    async def _hand_over(self, scope: Scope, body: bytes) -> None:
+        """Have the SDK's server take over the call that a legacy client cancels: it is to hear the notification."""
+        named = [value for name, value in scope["headers"] if name == _SESSION]
+        try:
+            number = orjson.loads(body)["params"]["requestId"]
+        except (orjson.JSONDecodeError, LookupError, TypeError):
+            return  # the SDK says what is wrong
+        if len(named) != 1 or type(number) not in (int, str):
+            return
+        begun = self._carried.get((named[0].strip(b" \t").decode("latin-1"), number))
+        if begun is not None:
+            with anyio.move_on_after(_HAND_OVER_S):
+                await begun.hurry().wait()
+
     async def _is_welcome(self, scope: Scope) -> bool:
         assert self._security is not None, "asked where there is something to check"
         return await self._security.validate_request(Request(scope), is_post=True) is None
-
-
-def replay(read: list[Message], receive: Receive) -> Receive:
-    """Return a `receive` that gives again what was read, and then what comes."""
-    left = deque(read)
-
-    async def again() -> Message:
-        return left.popleft() if left else await receive()
-
-    return again
 
 
 def inbound_of(scope: Scope, body: bytes) -> Inbound | None:

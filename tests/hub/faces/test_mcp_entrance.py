@@ -32,6 +32,7 @@ class Peer:
 
     def __init__(self) -> None:
         self.sent: list[tuple[dict[str, str], dict[str, Any]]] = []
+        self.slow = anyio.Event()
         self.hung_up = anyio.Event()
 
     @property
@@ -111,6 +112,7 @@ class Peer:
             note = {"progressToken": token, "progress": 1, "message": "half"}
             yield _event({"method": "notifications/progress", "params": note})
         if params["name"] == "slow":
+            self.slow.set()
             try:
                 await anyio.sleep_forever()
             finally:
@@ -269,4 +271,30 @@ async def test_a_client_that_hangs_up_ends_the_call_that_was_begun() -> None:
             await client.post(url, json=request, headers=headers_of(request), timeout=0.8)
         with anyio.fail_after(5):
             await peer.hung_up.wait()
+        assert len([each for each in peer.calls if each["params"]["name"] == "slow"]) == 1
+
+
+@pytest.mark.parametrize("upstream", ["modern", "legacy"])
+async def test_a_call_that_a_legacy_client_cancels_at_once_ends_at_the_server(upstream: str) -> None:
+    async with site() as (_, peer, address), httpx.AsyncClient(headers={"Accept": BOTH}) as client:
+        url = f"{address}/agents/{upstream}/mcp"
+        hello = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "c", "version": "1"}}
+        opened = await client.post(url, json={"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": hello})
+        client.headers["Mcp-Session-Id"] = opened.headers["mcp-session-id"]
+        client.headers["MCP-Protocol-Version"] = "2025-11-25"
+        await client.post(url, json={"jsonrpc": "2.0", "method": "notifications/initialized"})
+        await client.post(url, json={**call("echo", meta={}), "id": 1})  # the way to the server is known from now on
+
+        async def begin() -> None:
+            await client.post(url, json={**call("slow", meta={}), "id": 2})
+
+        with anyio.fail_after(10):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(begin)
+                await peer.slow.wait()
+                cancelled = {"method": "notifications/cancelled", "params": {"requestId": 2}}
+                told = await client.post(url, json={"jsonrpc": "2.0", **cancelled})
+                assert told.status_code == 202
+                await peer.hung_up.wait()
+                tasks.cancel_scope.cancel()
         assert len([each for each in peer.calls if each["params"]["name"] == "slow"]) == 1
