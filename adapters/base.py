@@ -224,6 +224,8 @@ class TaskBound:
 
     remote_task: str
     remote_context: str = ""
+    ended: bool = False
+    """It has ended already: after a crash nothing more would be asked of it."""
 
 
 @dataclass(frozen=True, kw_only=True)

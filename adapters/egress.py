@@ -181,19 +181,20 @@ async def open_client(
     connect_s: float = 5.0,
     read_s: float | None = None,
     wrap: Callable[[httpx.AsyncBaseTransport], httpx.AsyncBaseTransport] | None = None,
+    transport: httpx.AsyncBaseTransport | None = None,
 ) -> AsyncGenerator[httpx.AsyncClient]:
     """Open a client with its own connections and cookies; it follows no redirect by itself.
 
     Requests to a host without an address in `reach` raise `AddressRefused`. `read_s` is the time between two bytes;
-    None waits as long as the caller does. `wrap` puts something around the transport. Proxies and `.netrc` of the
-    environment are not used: they would send credentials where nobody asked for it.
+    None waits as long as the caller does. `wrap` puts something around the transport, which is `transport` where that
+    is given. Proxies and `.netrc` of the environment are not used: they would send credentials where nobody asked.
     """
     timeout = httpx.Timeout(connect=connect_s, read=read_s, write=30.0, pool=None)
-    pinning = PinningTransport(reach)
+    inner = PinningTransport(reach) if transport is None else transport
     async with httpx.AsyncClient(
         headers={"User-Agent": USER_AGENT, **(headers or {})},
         timeout=timeout,
-        transport=pinning if wrap is None else wrap(pinning),
+        transport=inner if wrap is None else wrap(inner),
         trust_env=False,
         follow_redirects=False,
     ) as client:

@@ -28,6 +28,7 @@ from interhub.adapters.errors import (
     RemoteTimeout,
 )
 from interhub.adapters.expand import expand_all
+from interhub.adapters.http1_transport import Http1Transport
 from interhub.agent_cards import AgentCard, Binding, Endpoint
 from interhub.agent_cards.security import read_security
 
@@ -166,7 +167,15 @@ class A2aAdapter:
             return inner if authorizer is None else AuthorizedTransport(inner, authorizer, url=interface.url)
 
         async with open_client(
-            reach=self._reach_of(endpoint), headers=headers, connect_s=self._settings.connect_s, wrap=authorized
+            reach=self._reach_of(endpoint),
+            headers=headers,
+            connect_s=self._settings.connect_s,
+            wrap=authorized,
+            transport=Http1Transport(
+                self._reach_of(endpoint),
+                connect_s=self._settings.connect_s,
+                max_body_bytes=self._settings.max_answer_bytes,
+            ),
         ) as http:
 
             def speak(version: WireVersion, where: str) -> Peer:

@@ -44,6 +44,8 @@ class TaskView:
         self.answer: Message | None = None
         self.history: tuple[Message, ...] = ()
         self.metadata: JsonObject = {}
+        self.told_whole = False
+        """The last that came was the whole task: nothing of it can have passed us by."""
         self.whole = True
         """False when something may have been missed, so that the task must be asked for at its end."""
 
@@ -63,6 +65,7 @@ class TaskView:
         Raises:
             AnswerTooLarge: the artifacts hold more than they may.
         """
+        self.told_whole = isinstance(event, TaskSnapshot)
         match event:
             case MessageAnswer():
                 if self.task_id:  # a message inside a task's stream: 0.3 servers send it as news, not as the answer
@@ -73,7 +76,7 @@ class TaskView:
                 return []
             case TaskSnapshot():
                 self.whole = True
-                updates = self._bind(event.task_id, event.context_id)
+                updates = self._bind(event.task_id, event.context_id, ended=event.status.state.terminal)
                 self.history = event.history or self.history
                 self.metadata = event.metadata or self.metadata
                 for artifact in event.artifacts:
@@ -118,12 +121,12 @@ class TaskView:
             task["metadata"] = self.metadata
         return {"task": task}
 
-    def _bind(self, task_id: str, context_id: str) -> list[Update]:
+    def _bind(self, task_id: str, context_id: str, *, ended: bool = False) -> list[Update]:
         self.context_id = context_id or self.context_id
         if not task_id or task_id == self.task_id:
             return []
         self.task_id = task_id
-        return [TaskBound(remote_task=task_id, remote_context=self.context_id)]
+        return [TaskBound(remote_task=task_id, remote_context=self.context_id, ended=ended)]
 
     def _stand(self, status: TaskStatus) -> list[Update]:
         if self._answered and status.state.interrupted and question_mark(status) == self._answered:

@@ -4,6 +4,7 @@ Plain ASGI, because it stands on the path of every call.
 """
 
 import re
+from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -106,6 +107,16 @@ def principal_of(scope: Scope) -> Principal:
 def note(scope: Scope, **facts: object) -> None:
     """Add fields to the canonical line of a request."""
     scope["state"].setdefault("facts", {}).update(facts)
+
+
+def replay(read: list[Message], receive: Receive) -> Receive:
+    """Return a `receive` that gives again what was read, and then what comes."""
+    left = deque(read)
+
+    async def again() -> Message:
+        return left.popleft() if left else await receive()
+
+    return again
 
 
 async def while_connected(receive: Receive, work: Callable[[], Awaitable[T]]) -> T | None:

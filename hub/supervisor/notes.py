@@ -41,6 +41,11 @@ class Notes:
         now = datetime.now(UTC)
         await self._journal.write(lambda connection: records.put_delegation(connection, delegation, now))
 
+    def note(self, delegation: Delegation) -> None:
+        """Keep what was decided, without waiting until it is written."""
+        now = datetime.now(UTC)
+        self._journal.post_change(lambda connection: records.put_delegation(connection, delegation, now))
+
 
 class Teller:
     """Takes what an agent reports of a call, and remembers its task before going on."""
@@ -89,7 +94,10 @@ class Teller:
             remote_context=bound.remote_context,
             state="bound" if not releases_of(self.delegation) else self.delegation.state,
         )
-        await self._notes.remember(self.delegation)
+        if bound.ended:
+            self._notes.note(self.delegation)
+        else:
+            await self._notes.remember(self.delegation)
         self._tell(EventKind.STEP_BOUND, agent=self.delegation.agent_id, remote_task=bound.remote_task)
 
     def _tell(self, kind: EventKind, **payload: Json) -> None:

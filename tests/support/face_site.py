@@ -131,7 +131,9 @@ def free_socket() -> socket.socket:
 @asynccontextmanager
 async def serving(app: ASGIApp, listener: socket.socket) -> AsyncGenerator[str]:
     """Serve an application on a socket with uvicorn, and yield its URL."""
-    config = uvicorn.Config(app, log_level="error", access_log=False, lifespan="off", timeout_graceful_shutdown=1)
+    config = uvicorn.Config(
+        app, interface="asgi3", log_level="error", access_log=False, lifespan="off", timeout_graceful_shutdown=1
+    )
     server = uvicorn.Server(config)
     host, port = listener.getsockname()
     async with anyio.create_task_group() as tasks:

@@ -25,11 +25,12 @@ from a2a.utils.task import (
 from starlette.types import Receive
 
 from interhub.adapters import Message, Principal
+from interhub.agent_cards import JsonObject
 from interhub.hub.errors import RunNotFound
 from interhub.hub.faces.http import while_connected
 from interhub.hub.service import Hub
 from interhub.hub.supervisor.run import Answer, Event, EventKind, Run, RunState
-from interhub.registry import AgentNotFound
+from interhub.registry import Agent, AgentNotFound
 
 from .calling import agent_of, begin, caller_of, check_extensions, facts_of, with_extensions
 from .cards import Cards
@@ -206,6 +207,41 @@ class HubHandler(RequestHandler):
             _about(params, context)
             await self._pushes.delete(await self._run(context, params.task_id), params.id)
 
+    # For the entrance
+
+    async def begin_plainly(
+        self, principal: Principal, agent_id: str, message: Message, metadata: JsonObject
+    ) -> Run | None:
+        """Return the run that a message without a task begins; None where extensions must be declared.
+
+        Raises:
+            HubError, RegistryError: nothing was begun.
+        """
+        wishes = self._addressed(wishes_of({**metadata, **message.metadata}, within=agent_id))
+        agent = await self._hub.agent(principal, wishes.agent_id) if wishes.agent_id else None
+        if agent is not None and any(extension.required for extension in agent.card.extensions):
+            return None
+        return await self._begin(principal, message, wishes, agent, waited=True)
+
+    async def settled(self, principal: Principal, run_id: str, timeout_s: float | None = None) -> Run:
+        """Return a run when it has ended or asks, or as it stands when the time is up."""
+        return await self._hub.wait(principal, run_id, timeout_s=timeout_s)
+
+    async def found(self, principal: Principal, agent_id: str, run_id: str) -> Run:
+        """Return a run as it stands.
+
+        Raises:
+            RunNotFound: there is none of that id here, or it is somebody else's.
+        """
+        run = await self._hub.run(principal, run_id)
+        if agent_id and run.agent_id != agent_id:
+            raise RunNotFound(run_id)
+        return run
+
+    async def history(self, principal: Principal, run: Run) -> list[Message]:
+        """Return the dialogue of a run."""
+        return history_of(run, await self._events(principal, run))
+
     # Messages
 
     async def _take(self, params: a2a.SendMessageRequest, context: ServerCallContext) -> Run:
@@ -225,17 +261,28 @@ class HubHandler(RequestHandler):
             async with self._turns.take(run.id) as waited:
                 run = await self._go_on(context, run.id, message, wishes, waited=waited)
         else:
-            if self._front_agent and not (wishes.agent_id or wishes.members or wishes.workflow is not None):
-                wishes = replace(wishes, agent_id=self._front_agent)
+            wishes = self._addressed(wishes)
             agent = await self._hub.agent(principal, wishes.agent_id) if wishes.agent_id else None
             if agent is not None:
                 check_extensions(agent, params.message, context)
                 message = with_extensions(message, agent, context)
-            run = await self._hub.submit(assignment_of(message, wishes, principal=principal, agent=agent))
+            waited = not params.configuration.return_immediately
+            run = await self._begin(principal, message, wishes, agent, waited=waited)
         facts_of(context).update(run_id=run.id)
         if wanted is not None:
             await self._pushes.add(principal, run, wanted)
         return run
+
+    def _addressed(self, wishes: Wishes) -> Wishes:
+        if self._front_agent and not (wishes.agent_id or wishes.members or wishes.workflow is not None):
+            return replace(wishes, agent_id=self._front_agent)
+        return wishes
+
+    async def _begin(
+        self, principal: Principal, message: Message, wishes: Wishes, agent: Agent | None, *, waited: bool
+    ) -> Run:
+        assignment = assignment_of(message, wishes, principal=principal, agent=agent)
+        return await self._hub.submit(replace(assignment, waited=waited))
 
     async def _go_on(
         self, context: ServerCallContext, run_id: str, message: Message, wishes: Wishes, *, waited: bool
@@ -292,10 +339,7 @@ class HubHandler(RequestHandler):
         return await while_connected(receive, lambda: self._hub.wait(caller_of(context), run.id)) or run
 
     async def _run(self, context: ServerCallContext, run_id: str) -> Run:
-        run = await self._hub.run(caller_of(context), run_id)
-        agent_id = agent_of(context)
-        if agent_id and run.agent_id != agent_id:
-            raise RunNotFound(run_id)
+        run = await self.found(caller_of(context), agent_of(context), run_id)
         facts_of(context).update(run_id=run.id)
         return run
 
@@ -304,8 +348,7 @@ class HubHandler(RequestHandler):
         config = cast(HistoryLengthConfig, asked) if asked is not None else None
         if config is not None and config.HasField("history_length") and config.history_length == 0:
             return task_of(run)
-        events = await self._events(caller_of(context), run)
-        return apply_history_length(task_of(run, history=history_of(run, events)), config)
+        return apply_history_length(task_of(run, history=await self.history(caller_of(context), run)), config)
 
     async def _events(self, principal: Principal, run: Run) -> list[Event]:
         """Return what has happened in a run up to the state given."""

@@ -5,7 +5,7 @@ from a2a.server.context import ServerCallContext
 from a2a.server.routes import create_jsonrpc_routes, create_rest_routes
 from a2a.server.routes.common import ServerCallContextBuilder
 from starlette.requests import Request
-from starlette.routing import BaseRoute, Mount, Route
+from starlette.routing import BaseRoute, Mount, Route, Router
 
 from interhub.hub.faces.http import CARD_PATH, principal_of
 from interhub.hub.push.outbox import Outbox
@@ -13,8 +13,10 @@ from interhub.hub.service import Hub
 
 from .calling import Caller, check_version
 from .cards import Cards, CardSigner, asked_version
+from .entrance import A2aEntrance
 from .follow import RESUME_HEADER
 from .handler import HubHandler
+from .numbers import WholeNumbers
 from .push import TaskPushes
 from .rest03 import old_rest_routes
 from .strict import StrictRpc, strict_rest
@@ -60,11 +62,13 @@ def _routes(handler: HubHandler, cards: Cards) -> list[BaseRoute]:
         # With and without a slash at the end: httpx appends one to a base URL, and the A2A TCK does so.
         for address in (path, f"{path}/"):
             (route,) = create_jsonrpc_routes(handler, address, contexts, enable_v0_3_compat=True)
-            routes.append(Route(address, StrictRpc(route.endpoint), methods=["POST"]))
+            endpoint = A2aEntrance(WholeNumbers(StrictRpc(route.endpoint)), handler)
+            routes.append(Route(address, endpoint, methods=["POST"]))
         old = old_rest_routes(handler, _Contexts("0.3"))
         new = [strict_rest(route) for route in create_rest_routes(handler, contexts) if isinstance(route, Route)]
         # The tenant is the first segment of the path (A2A 1.0, section 11.3); it stands last, for it may be any.
-        routes.append(Mount(f"{path}/rest", routes=[*old, *new, Mount("/{tenant}", routes=new)]))
+        rest = Router([*old, *new, Mount("/{tenant}", routes=new)])
+        routes.append(Mount(f"{path}/rest", app=WholeNumbers(rest)))
     return routes
 
 
