@@ -1,0 +1,1 @@
+"""What `benchmarks/soak.py` starts: a hub that counts its tasks, a server that misbehaves, one that dies."""
