@@ -35,7 +35,7 @@ from interhub.hub.cluster import STATE_KEY, cluster, shared_key
 from interhub.hub.datadir import DataDir
 from interhub.hub.discovery import Discovery
 from interhub.hub.dispatch import Dispatcher
-from interhub.hub.errors import SettingsInvalid
+from interhub.hub.errors import BadRequest, SettingsInvalid
 from interhub.hub.faces.http import KEYS_PATH, Entrance, Perimeter
 from interhub.hub.faces.refusals import exception_handlers
 from interhub.hub.front import Faces, LateFaces, McpFirst, McpPlaces, Rest
@@ -51,6 +51,8 @@ from interhub.hub.roster import AGENT_TOPIC
 from interhub.hub.service import Hub, HubInfo
 from interhub.hub.settings import Settings
 from interhub.hub.supervisor.engine import DbosEngine, RunLimits
+from interhub.hub.supervisor.llm import LanguageModel, Models, PlanningRules
+from interhub.hub.supervisor.llm_pydantic_ai import ModelSpec, PydanticAiModel
 from interhub.hub.supervisor.membership import connections_of
 from interhub.hub.supervisor.retention import Retention, Rules
 from interhub.hub.supervisor.slots import Slots
@@ -142,6 +144,7 @@ async def application(settings: Settings, home: DataDir, url: str) -> AsyncGener
             engine=engine,
             bus=bus,
             slots=Slots(settings.queues.calls, settings.queues.tenant_calls),
+            models=_models(settings),
             short_runs=replicas is None and _run_limits(settings) is None,
             answer_within_s=settings.policy.question_expires_s,
         )
@@ -446,6 +449,30 @@ def _push_noted(audit: AuditLog) -> Callable[[PushConfig, str], None]:
 def _policy(settings: Settings) -> RulePolicy:
     rules = [Rule(**{**each.model_dump(), "effect": Effect(each.effect)}) for each in settings.policy.rules]
     return RulePolicy(rules, TenantPolicy())
+
+
+def _models(settings: Settings) -> Models:
+    """Return the language models. Their library is loaded by the first that is asked.
+
+    Raises:
+        SettingsInvalid: a planner's model is not among them.
+    """
+    known: dict[str, LanguageModel] = {}
+    for name, each in settings.models.items():
+        key = each.api_key.get_secret_value() if each.api_key is not None else ""
+        given = each.model_dump(exclude={"api_key"})
+        known[name] = PydanticAiModel(ModelSpec(name=name, api_key=key, **given))
+    planner = settings.planner
+    rules = PlanningRules(
+        attempts=planner.attempts,
+        replans=planner.replans,
+        candidates=planner.candidates,
+        otherwise="route" if planner.otherwise == "route" else "",
+    )
+    try:
+        return Models(known, planner=planner.model, writer=planner.arguments_model or planner.model, rules=rules)
+    except BadRequest as error:
+        raise SettingsInvalid([f"planner: {error}"]) from None
 
 
 def _guards(settings: Settings, home: DataDir, database: Engine, shared: bool) -> Guards:

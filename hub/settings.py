@@ -422,6 +422,53 @@ class Secrets(Section):
         return value
 
 
+class Model(Section):
+    """A language model: of any endpoint that speaks OpenAI's chat completions, or of another provider."""
+
+    model: str = Field(min_length=1, description="As its provider names it.")
+    provider: str = Field(
+        default="openai",
+        description="Whose it is, as pydantic-ai names providers; `openai` for every OpenAI-compatible endpoint.",
+    )
+    base_url: str = Field(default="", description="URL of the endpoint, such as http://127.0.0.1:11434/v1.")
+    api_key: SecretStr | None = Field(default=None, description="Key; `${NAME}` is taken from the environment.")
+    output: Literal["tool", "json", "prompt"] = Field(
+        default="tool",
+        description="How it is made to answer with an object: by a tool call, by its JSON mode, or by being told.",
+    )
+    timeout_s: float = Field(default=120.0, gt=0, le=3600, description="Seconds one answer may take.")
+    max_tokens: int | None = Field(default=None, ge=1, description="Most tokens of one answer.")
+    temperature: float | None = Field(default=None, ge=0, le=2, description="How freely it answers.")
+    input_usd_per_million: float = Field(default=0.0, ge=0, description="Price of a million tokens that it is given.")
+    output_usd_per_million: float = Field(default=0.0, ge=0, description="Price of a million tokens that it gives.")
+
+    @field_validator("base_url")
+    @classmethod
+    def _is_a_url(cls, value: str) -> str:
+        if value and not value.startswith(("http://", "https://")):
+            raise ValueError("give an http(s) URL, for example http://127.0.0.1:11434/v1")
+        return value
+
+
+class Planner(Section):
+    """How goals that name no agent are planned. Teams name their own planners."""
+
+    model: str = Field(
+        default="", description="Model of `models` that plans; without one, the agent that fits best gets the goal."
+    )
+    arguments_model: str = Field(
+        default="", description="Model that writes the arguments of tools out of words; without it, `planner.model`."
+    )
+    attempts: int = Field(default=3, ge=1, le=10, description="How often a plan with mistakes may be given anew.")
+    replans: int = Field(default=2, ge=0, le=10, description="How many plans may follow one that has failed.")
+    candidates: int = Field(
+        default=20, ge=1, le=200, description="How many capabilities that fit the goal the model plans over."
+    )
+    otherwise: Literal["fail", "route"] = Field(
+        default="fail", description='What is done when the model makes no plan: "route" asks the agent that fits best.'
+    )
+
+
 class Logging(Section):
     """What the hub writes to its log, on stderr."""
 
@@ -461,6 +508,10 @@ class Settings(BaseSettings):
     push: Push = Push()
     cards: Cards = Cards()
     secrets: Secrets = Secrets()
+    planner: Planner = Planner()
+    models: dict[str, Model] = Field(
+        default={}, description="Language models by name (`[models.NAME]`), for planners, arguments and answers."
+    )
     logging: Logging = Logging()
 
     @field_validator("data_dir")
@@ -580,10 +631,13 @@ def _unknown_keys(values: Values, file: str) -> Iterator[str]:
 
 def _tables() -> list[str]:
     """Return the settings that are tables of names of the user's own."""
-    return [
+    alone = [name for name, field in Settings.model_fields.items() if get_origin(field.annotation) is dict]
+    return alone + [
         f"{section}.{name}"
         for section, field in Settings.model_fields.items()
-        if isinstance(field.annotation, type) and issubclass(field.annotation, Section)
+        if isinstance(field.annotation, type)
+        and get_origin(field.annotation) is None
+        and issubclass(field.annotation, Section)
         for name, inner in field.annotation.model_fields.items()
         if get_origin(inner.annotation) is dict
     ]
