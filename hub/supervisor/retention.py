@@ -2,7 +2,8 @@
 
 A run that has not ended is never touched, however old it is. Of one that has, the engine's records go first: whatever
 cuts the removal off leaves a run that is removed the next time. Then, in one transaction, whatever names the run: its
-events, questions, delegations, webhooks, and its use of large values. A large value goes when no run uses it.
+events, questions, delegations, waits, webhooks, and its use of large values. A large value goes when no run uses it.
+Events from outside go with the runs of their age.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,7 +18,18 @@ from sqlalchemy import Connection, delete, func, or_, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from interhub.registry import DatabaseError
-from interhub.registry.database import audit, blob_uses, blobs, database_errors, metadata, reading, runs, writing
+from interhub.registry.database import (
+    audit,
+    blob_uses,
+    blobs,
+    database_errors,
+    deliveries,
+    metadata,
+    occurrences,
+    reading,
+    runs,
+    writing,
+)
 
 from .durable import Engine
 from .run import RunState
@@ -147,6 +159,8 @@ class Retention:
         with writing(self._database) as connection:
             if rules.any:
                 self._sweep_blobs(connection, now)
+            if rules.runs_days is not None:
+                _sweep_events(connection, now - timedelta(days=rules.runs_days))
             if rules.audit_days is not None:
                 connection.execute(delete(audit).where(audit.c.at < now - timedelta(days=rules.audit_days)))
 
@@ -154,6 +168,18 @@ class Retention:
         # One that is put again meanwhile has a new time, which is looked at again when its row is locked.
         used = select(blob_uses.c.blob_id).where(blob_uses.c.blob_id == blobs.c.id)
         connection.execute(delete(blobs).where(blobs.c.created_at < now - _GRACE, ~used.exists()))
+
+
+def _sweep_events(connection: Connection, before: datetime) -> None:
+    """Remove events from outside, and what was delivered of them; none that is still to be delivered."""
+    old = deliveries.c.taken_at < before
+    connection.execute(delete(deliveries).where(old, deliveries.c.state != "open"))
+    left = select(deliveries.c.occurrence).where(
+        deliveries.c.tenant == occurrences.c.tenant,
+        deliveries.c.source == occurrences.c.source,
+        deliveries.c.occurrence == occurrences.c.id,
+    )
+    connection.execute(delete(occurrences).where(occurrences.c.taken_at < before, ~left.exists()))
 
 
 def _take_turn(database: sa.Engine) -> Callable[[], None] | None:

@@ -8,10 +8,22 @@ import sqlalchemy as sa
 
 from interhub.adapters import Call, Outcome, Report
 from interhub.adapters.testing import ScriptedAgent, answer, question
+from interhub.hub.bus import NoBus
 from interhub.hub.errors import RunNotFound
 from interhub.hub.supervisor.engine import DbosEngine
 from interhub.hub.supervisor.retention import Retention, Rules
-from interhub.registry.database import audit, blob_uses, blobs, metadata, open_database, runs, writing
+from interhub.hub.triggers.store import Occurrence, TriggerStore
+from interhub.registry.database import (
+    audit,
+    blob_uses,
+    blobs,
+    deliveries,
+    metadata,
+    occurrences,
+    open_database,
+    runs,
+    writing,
+)
 from tests.support.supervised import ALICE, World, echo, supervised
 
 pytestmark = pytest.mark.anyio
@@ -178,5 +190,35 @@ async def test_old_audit_records_go_and_without_rules_nothing_does(tmp_path: Pat
             with kept.database.connect() as connection:
                 assert connection.execute(sa.select(sa.func.count()).select_from(audit)).scalar() == 1
             assert "runs" in kept.tables(run_id)
+        finally:
+            kept.close()
+
+
+async def test_what_runs_waited_for_goes_with_them_and_old_events_that_are_delivered_too(
+    tmp_path: Path, engine: DbosEngine
+) -> None:
+    async with supervised(tmp_path, engine=engine) as world:
+        kept = Kept(tmp_path, engine)
+        try:
+            store = TriggerStore(kept.database, bytes(32), NoBus())
+            plan = "steps: [{id: paid, timeout_s: 0.05, on_error: continue, wait: {event: paid}}]"
+            run = await world.done(await world.run(workflow=plan))
+            assert "waits" in kept.tables(run.id)
+            for name in ("old", "old-open", "new"):
+                await store.take(Occurrence(tenant="default", source="", id=name, name="paid"), [""])
+            past = datetime.now(UTC) - timedelta(days=10)
+            with writing(kept.database) as connection:
+                connection.execute(
+                    sa.update(deliveries).where(deliveries.c.occurrence != "old-open").values(state="done")
+                )
+                for table, column in ((deliveries, deliveries.c.occurrence), (occurrences, occurrences.c.id)):
+                    connection.execute(sa.update(table).where(column != "new").values(taken_at=past))
+            kept.age(run.id, 10)
+            assert (await kept.retention.collect(Rules(runs_days=5))).runs == 1
+            assert kept.tables(run.id) == set()
+            with kept.database.connect() as connection:
+                left = connection.execute(sa.select(occurrences.c.id).order_by(occurrences.c.id)).scalars().all()
+                assert left == ["new", "old-open"]
+                assert sorted(connection.execute(sa.select(deliveries.c.occurrence)).scalars()) == left
         finally:
             kept.close()
