@@ -2,7 +2,7 @@
 PYTHON ?=
 ARGS ?=
 
-.PHONY: help setup setup-dev demo test chaos lint types check lock bench mcpb clean
+.PHONY: help setup setup-dev demo test interop chaos lint types check lock bench mcpb clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -18,6 +18,9 @@ demo: setup  ## A goal carried out by LangGraph, CrewAI, an A2A agent and an MCP
 
 test: setup-dev  ## Every test, two at a time (ARGS="tests/hub -k name" runs some, one at a time)
 	@.venv/bin/python -m pytest $(or $(ARGS),-n 2)
+
+interop: setup-dev  ## Agents and clients of other frameworks against the hub, those with large environments too
+	@INTERHUB_INTEROP=1 .venv/bin/python -m pytest tests/interop
 
 chaos: setup-dev  ## Kill, freeze and restart under load, for about half an hour (ARGS="--seeds 2 --only cluster")
 	@.venv/bin/python -m tests.chaos $(ARGS)

@@ -6,7 +6,7 @@ compile() { .venv/bin/uv pip compile --quiet --universal --python-version 3.11 -
 compile pyproject.toml --output-file requirements/core.txt
 compile pyproject.toml --group dev --constraint requirements/core.txt --output-file requirements/dev.txt
 compile requirements/build.in --constraint requirements/dev.txt --output-file requirements/build.txt
-for source in adapters/worker/requirements/*.in examples/requirements/*.in tests/adapters/requirements/*.in; do
+for source in adapters/worker/requirements/*.in examples/requirements/*.in tests/adapters/requirements/*.in tests/interop/requirements/*.in; do
     [ -e "$source" ] || continue
     compile "$source" --output-file "${source%.in}.txt"
 done

@@ -239,7 +239,7 @@ def _adk(message: Message) -> Pause | None:
         if name == _ADK_CONFIRMATION:
             confirmation = args.get("toolConfirmation")
             hint = confirmation.get("hint") if isinstance(confirmation, Mapping) else None
-            words = hint if isinstance(hint, str) and hint else _may(tool, given)
+            words = (f"{hint}\n" if isinstance(hint, str) and hint else "") + _may(tool, given)
             asked.append(Asked(id=id, key=key, want=Want.DECISION, name=name, question=words))
         else:
             words = f"What is the result of {tool}({_written(given)})?"

@@ -60,6 +60,10 @@ class Leniency(StrEnum):
     """An artifact was continued that we never saw begin; the task is asked for at the end."""
     ANSWER_IN_HISTORY = "answer_in_history"
     """A task completed with neither artifact nor message: its words are the agent's last message in the history."""
+    QUESTION_IN_ARTIFACT = "question_in_artifact"
+    """A task needs an answer and has no message: what it asks is its last artifact (langgraph's server)."""
+    UNTOLD_RESULT = "untold_result"
+    """A stream ended well without the result, which the task has when it is asked for (fasta2a's server)."""
     MISPLACED_REDIRECT = "misplaced_redirect"
     """The interface's address redirects to another one of the same origin."""
 

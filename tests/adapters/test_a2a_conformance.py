@@ -83,6 +83,14 @@ def javascript_agent(tmp_path_factory: pytest.TempPathFactory) -> Generator[Peer
         yield running
 
 
+@pytest.fixture(scope="module")
+def older_javascript_agent(tmp_path_factory: pytest.TempPathFactory) -> Generator[Peer]:
+    log = tmp_path_factory.mktemp("older_javascript") / "log"
+    tools = node_tools()
+    with peer(tools.node, AGENTS / "js_03_agent.mjs", log=log, env={"NODE_PATH": str(tools.modules)}) as running:
+        yield running
+
+
 def harness(agent: Peer, path: str, binding: Binding, version: str) -> A2aHarness:
     endpoint = Endpoint(binding=binding, url=f"{agent.url}{path}", version=version)
     return A2aHarness(peer=agent, endpoint=endpoint, adapter=A2aAdapter())
@@ -141,3 +149,11 @@ async def test_the_contract_holds_with_an_agent_on_the_javascript_sdk(
     check: Check, javascript_agent: Peer, path: str, binding: Binding, version: str
 ) -> None:
     await check(harness(javascript_agent, path, binding, version))
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=str)
+@pytest.mark.parametrize(("path", "binding"), INTERFACES)
+async def test_the_contract_holds_with_an_agent_on_the_last_javascript_sdk_of_0_3(
+    check: Check, older_javascript_agent: Peer, path: str, binding: Binding
+) -> None:
+    await check(harness(older_javascript_agent, path, binding, "0.3"))
