@@ -5,7 +5,7 @@ task when there is neither. Whatever was missed on the way is fetched at the end
 """
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -13,7 +13,7 @@ import anyio
 import structlog
 
 from interhub.adapters.base import Call, Completed, InputRequired, Outcome, Report
-from interhub.adapters.content import TextPart, text_of
+from interhub.adapters.content import DataPart, Part, TextPart, text_of
 from interhub.adapters.errors import (
     AdapterError,
     AnswerTooLarge,
@@ -300,7 +300,7 @@ class Exchange:
         if view.answer is not None:
             return
         silent = view.status.state is TaskState.COMPLETED and not view.artifacts and not view.words()
-        if view.whole and not (silent and not view.history):
+        if view.whole and (view.told_whole or not silent or view.last_words()):
             return
         try:
             await self._take(await self._client.get_task(view.task_id, headers=self._headers))
@@ -310,6 +310,8 @@ class Exchange:
             if not view.whole:
                 why = f"its stream broke off and the task can no longer be read: {error}"
                 raise RemoteUnavailable(self._where, why) from error
+        if silent and (view.artifacts or view.words()):
+            self._client.reader.note(Leniency.UNTOLD_RESULT)
 
     def _outcome(self) -> Outcome:
         view = self.view
@@ -333,6 +335,9 @@ class Exchange:
             )
             if pause is not None:
                 return _in_forms(pause, asked, raw=view.to_json())
+            if not words and view.artifacts:
+                words = _as_question(view.artifacts[-1].parts)
+                self._client.reader.note(Leniency.QUESTION_IN_ARTIFACT)
             return InputRequired(
                 question=words or (TextPart(text="The agent needs an answer, and does not say to what."),),
                 state=asked.to_json(),
@@ -345,6 +350,18 @@ class Exchange:
         if state is TaskState.REJECTED:
             raise RemoteRejected(self._where, why, words)
         raise RemoteRefused(self._where, why, words)
+
+
+def _as_question(parts: tuple[Part, ...]) -> tuple[Part, ...]:
+    """Return what a LangGraph interrupt asks: its value, out of `{"id": ..., "value": ...}`."""
+    asked: list[Part] = []
+    for part in parts:
+        value = part.data.get("value") if isinstance(part, DataPart) and isinstance(part.data, Mapping) else None
+        if value is None:
+            asked.append(part)
+        else:
+            asked.append(TextPart(text=value) if isinstance(value, str) else DataPart(data=value))
+    return tuple(asked)
 
 
 def _in_forms(pause: Pause, asked: Question, *, raw: JsonObject) -> InputRequired:
