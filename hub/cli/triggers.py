@@ -35,7 +35,7 @@ def list_triggers(context: typer.Context) -> None:
         for column in ("TRIGGER", "ON", "LAST (UTC)", "STATE", "RUN"):
             table.add_column(column, no_wrap=True, overflow="ellipsis")
         for each in found["triggers"]:
-            last = each["last"] or {"at": "", "state": "never", "runs": [], "error": ""}
+            last: dict[str, Any] = each["last"] or {"at": "", "state": "never", "runs": [], "error": ""}
             state = f"{last['state']}: {last['error']}" if last["error"] else last["state"]
             table.add_row(
                 each["name"],

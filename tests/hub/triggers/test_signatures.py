@@ -77,12 +77,18 @@ def test_githubs_request_is_its_body_under_whatever_id_it_comes() -> None:
 
 def test_a_plain_secret_is_compared_and_the_event_named_by_a_header() -> None:
     headers = {"x-gitlab-token": "a long enough secret", "x-gitlab-event-uuid": "e-1"}
-    spec = {"header": "X-Gitlab-Token", "id_header": "X-Gitlab-Event-UUID"}
-    assert taken("header", "a long enough secret", headers, **spec) == "e-1"
+    header, id_header = "X-Gitlab-Token", "X-Gitlab-Event-UUID"
+    assert taken("header", "a long enough secret", headers, header=header, id_header=id_header) == "e-1"
     with pytest.raises(HookRefused):
-        taken("header", "another secret", headers, **spec)
+        taken("header", "another secret", headers, header=header, id_header=id_header)
     with pytest.raises(HookRefused, match="x-gitlab-event-uuid is missing"):
-        taken("header", "a long enough secret", {"x-gitlab-token": "a long enough secret"}, **spec)
+        taken(
+            "header",
+            "a long enough secret",
+            {"x-gitlab-token": "a long enough secret"},
+            header=header,
+            id_header=id_header,
+        )
     bearer = {"authorization": "Bearer a long enough secret"}
     assert taken("header", "a long enough secret", bearer, header="Authorization")
     with pytest.raises(HookRefused):
