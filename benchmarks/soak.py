@@ -119,7 +119,7 @@ class Callers:
     def __init__(self, server: harness.Server) -> None:
         self.seen: Counter[str] = Counter()
         self._server = server
-        limits = httpx.Limits(max_connections=200, max_keepalive_connections=100)
+        limits = httpx.Limits(max_connections=200, max_keepalive_connections=100, keepalive_expiry=1.0)
         self._http = httpx.AsyncClient(base_url=server.url, headers=server.headers, timeout=60, limits=limits)
 
     async def close(self) -> None:
@@ -275,8 +275,9 @@ async def soak(hub: Watched, faulty: str, options: argparse.Namespace) -> dict[s
 
     await callers.modern("echo")
     await note("before")
-    await sessions(callers, options.sessions)
-    await note("sessions opened")
+    for part in range(1, 5):
+        await sessions(callers, options.sessions // 4)
+        await note(f"{part * options.sessions // 4} sessions opened")
     await asyncio.sleep(2 * IDLE_S)
     await note("sessions forgotten")
     answered = await restarts(callers, mortals, max(1, options.restarts // max(1, len(mortals)))) if mortals else 0
