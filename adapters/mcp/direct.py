@@ -115,6 +115,7 @@ class DirectExchange:
         modern: bool,
         heard: Heard,
         tell: Notice,
+        tell_soon: Callable[[str, JsonObject], None],
     ) -> None:
         """`fields` are the header lines that go with whatever is sent for it; `request` is the whole POST.
 
@@ -136,6 +137,7 @@ class DirectExchange:
         self._modern = modern
         self._heard = heard
         self._tell = tell
+        self._tell_soon = tell_soon
         self._events: deque[dict[str, Any]] = deque()
         self._buffer = bytearray()
         self._searched = 0
@@ -181,13 +183,18 @@ class DirectExchange:
         return self.done and not self._events
 
     def abandon(self) -> None:
-        """Let go of it, unless somebody else has taken it over: the server sees the connection close."""
+        """Let go of it, unless somebody else has taken it over: the server is told that nobody waits any more."""
         if self._let_go is not None:
             self._let_go.set()
         if not self._taken:
             self._taken = True
             if self._response is not None:
                 self._response.abandon()
+                if not self._modern and not self.done:
+                    self._tell_soon("notifications/cancelled", self._cancelled())
+
+    def _cancelled(self) -> JsonObject:
+        return {"requestId": self._number, "reason": "cancelled"}
 
     def hurry(self) -> anyio.Event:
         """Have `settled` return now; returns what is set once the exchange has been taken over, or let go."""
@@ -308,7 +315,7 @@ class DirectExchange:
         self._response.abandon()
         if not self._modern:
             with anyio.move_on_after(_CANCEL_S, shield=True):
-                await self._tell("notifications/cancelled", {"requestId": self._number, "reason": "cancelled"})
+                await self._tell("notifications/cancelled", self._cancelled())
 
     def _should_repeat(self, response: Response) -> bool:
         return self._repeatable and isinstance(response.fault, BrokenOff) and response.reused and not response.any_byte

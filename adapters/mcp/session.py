@@ -127,6 +127,8 @@ class McpSession:
         self._progress: dict[str, Exchange] = {}
         self._listening: dict[str, Exchange] = {}
         self._numbers = count(1)
+        self.tasks: anyio.abc.TaskGroup | None = None
+        """Where what nobody waits for is sent, while the session is open."""
         self.version = ""
         """The negotiated protocol version."""
         self.server: dict[str, Any] = {}
@@ -278,6 +280,7 @@ class McpSession:
             modern=self.modern,
             heard=self._events.notified,
             tell=self.notify,
+            tell_soon=self.notify_soon,
         )
 
     def _fields_for(self, method: str, name: str, way: DirectWay) -> bytes:
@@ -298,6 +301,11 @@ class McpSession:
         """Send a notification; dropped when the session has ended."""
         options: CallOptions = {"headers": {MCP_PROTOCOL_VERSION_HEADER: self.version}} if self.version else {}
         await self._dispatcher.notify(method, params, options)
+
+    def notify_soon(self, method: str, params: JsonObject) -> None:
+        """Send a notification that nobody waits for."""
+        if self.tasks is not None and not self.lost.is_set():
+            self.tasks.start_soon(self.notify, method, params)
 
     async def negotiate(self, version: str) -> None:
         """Agree on a protocol version: the one given, or the newest that both know.
@@ -468,6 +476,7 @@ async def open_session(
                 dispatcher: JSONRPCDispatcher[TransportContext] = JSONRPCDispatcher(read, write)
                 session = McpSession(dispatcher, label=label, client=client, events=events, diagnose=diagnose, way=way)
                 async with anyio.create_task_group() as tasks:
+                    session.tasks = tasks
                     await tasks.start(_pump, dispatcher, session)
                     try:
                         with anyio.fail_after(startup_timeout_s):
@@ -477,7 +486,10 @@ async def open_session(
                     except MCPError as error:
                         raise RemoteRefused(label, error.message, (), error.code) from error
                     starting.deadline = math.inf
-                    yield session
+                    try:
+                        yield session
+                    finally:
+                        session.tasks = None
                     tasks.cancel_scope.cancel()
         except (BaseExceptionGroup, httpx2.HTTPError) as error:
             found = adapter_error(error, label)

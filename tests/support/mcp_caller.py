@@ -71,6 +71,7 @@ class Caller:
         self._tasks = tasks
         self._numbers = count(1)
         self._told = anyio.Event()
+        self._standing = anyio.CancelScope()
 
     async def open(self) -> None:
         """Say hello, and in the older era open the standing stream."""
@@ -175,13 +176,23 @@ class Caller:
                 self._told = anyio.Event()
                 await self._told.wait()
 
+    async def drop_stream(self) -> None:
+        """Break the standing stream off, as a bad network does."""
+        self._standing.cancel()
+
+    @property
+    def credentials(self) -> dict[str, str]:
+        """The headers that say who it is."""
+        return {"Authorization": self._http.headers["Authorization"]}
+
     async def _stand(self, *, task_status: anyio.abc.TaskStatus[None]) -> None:
         headers = {"Accept": "text/event-stream", "Mcp-Session-Id": self.session_id, "MCP-Protocol-Version": LEGACY}
-        async with self._http.stream("GET", self.url, headers=headers) as response:
-            assert response.status_code == 200, response.status_code
-            task_status.started()
-            async for message in _messages(response):
-                await self._take(message)
+        with self._standing:
+            async with self._http.stream("GET", self.url, headers=headers) as response:
+                assert response.status_code == 200, response.status_code
+                task_status.started()
+                async for message in _messages(response):
+                    await self._take(message)
 
     async def _take(self, message: Object) -> None:
         method = str(message.get("method"))

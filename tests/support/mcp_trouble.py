@@ -1,0 +1,236 @@
+"""An MCP server of one era that misbehaves as it is told to, byte by byte: the far end of the table of faults."""
+
+import json
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import anyio
+import anyio.abc
+
+Object = dict[str, Any]
+MODERN = "2026-07-28"
+HUGE = 20 * 1024 * 1024
+FLOOD = 5000
+TOOLS = (
+    "works", "hangs", "closes", "resets", "breaks_stream", "huge", "not_json", "half_json", "wrong_id", "web_page",
+    "no_type", "hologram", "fails_500", "fails_503", "denies", "redirects", "floods", "asks", "changes", "no_result",
+)  # fmt: skip
+
+
+class Hangup(Exception):
+    """The connection is to be closed now."""
+
+
+class Trouble:
+    """The server. Faults go by the name of the tool that is called."""
+
+    def __init__(self, era: str) -> None:
+        self.modern = era == "modern"
+        self.tools: tuple[str, ...] = TOOLS
+        self.calls: list[str] = []
+        self.secrets: set[str] = set()
+        """What came as credentials."""
+        self.hung_up = anyio.Event()
+        """The client of a call that hangs has gone, or has cancelled it."""
+        self.begun = anyio.Event()
+        self.sessions: set[str] = set()
+        self._streams: set[anyio.abc.SocketStream] = set()
+        self._listeners: list[tuple[anyio.abc.SocketStream, str | int | None]] = []
+        self._count = 0
+
+    async def forget(self) -> None:
+        """Be as one that was restarted: no session is known any more, and no connection is left."""
+        self.sessions.clear()
+        self._listeners.clear()
+        for stream in list(self._streams):
+            await stream.aclose()
+
+    async def change(self, *tools: str) -> None:
+        """Offer other tools, and say so."""
+        self.tools = tools
+        for listener in list(self._listeners):
+            stream, number = listener
+            meta = {"_meta": {"io.modelcontextprotocol/subscriptionId": number}} if self.modern else {}
+            try:
+                await stream.send(_event({"method": "notifications/tools/list_changed", "params": meta}))
+            except (anyio.ClosedResourceError, anyio.BrokenResourceError):
+                self._listeners.remove(listener)
+
+    async def serve(self, stream: anyio.abc.SocketStream) -> None:
+        """Serve one connection."""
+        self._streams.add(stream)
+        try:
+            async with stream:
+                left = b""
+                while True:
+                    while b"\r\n\r\n" not in left:
+                        left += await stream.receive()
+                    head, left = left.split(b"\r\n\r\n", 1)
+                    line, *fields = head.decode().split("\r\n")
+                    headers = {key.lower(): value.strip() for key, value in (field.split(":", 1) for field in fields)}
+                    while len(left) < int(headers.get("content-length", 0)):
+                        left += await stream.receive()
+                    size = int(headers.get("content-length", 0))
+                    body, left = left[:size], left[size:]
+                    await self._answer(stream, line.split()[0], headers, body)
+        except (Hangup, anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError):
+            pass
+        finally:
+            self._streams.discard(stream)
+
+    async def _answer(self, stream: anyio.abc.SocketStream, verb: str, headers: dict[str, str], body: bytes) -> None:
+        self.secrets.add(headers.get("authorization", ""))
+        session = headers.get("mcp-session-id")
+        if session is not None and session not in self.sessions:
+            await stream.send(_whole(404, b"", ""))
+            return
+        if verb == "GET" and not self.modern:
+            await stream.send(_head(200, "text/event-stream"))
+            self._listeners.append((stream, None))
+            await self._until_closed(stream)
+        if verb != "POST":
+            await stream.send(_whole(405 if verb == "GET" else 200, b"", ""))
+            return
+        message: Object = json.loads(body)
+        method, number = str(message.get("method", "")), message.get("id")
+        params: Object = message.get("params") or {}
+        if number is None or not method:
+            if method == "notifications/cancelled":
+                self.hung_up.set()
+            await stream.send(_whole(202, b"", ""))
+            return
+        if method == "tools/call":
+            self.calls.append(params["name"])
+            await self._call(stream, number, params)
+            return
+        more = ""
+        error: Object | None = None
+        result: Object = {}
+        match method:
+            case "server/discover" if self.modern:
+                result = {"supportedVersions": [MODERN], "capabilities": {"tools": {"listChanged": True}}}
+            case "initialize" if not self.modern:
+                self._count += 1
+                self.sessions.add(f"s{self._count}")
+                more = f"Mcp-Session-Id: s{self._count}\r\n"
+                version = params["protocolVersion"]
+                result = {"protocolVersion": version, "capabilities": {"tools": {"listChanged": True}}}
+                result["serverInfo"] = {"name": "trouble", "version": "1"}
+            case "initialize":
+                data = {"supported": [MODERN], "requested": params.get("protocolVersion")}
+                error = {"code": -32022, "message": "Unsupported protocol version", "data": data}
+            case "tools/list":
+                result = {"tools": [{"name": name, "inputSchema": {"type": "object"}} for name in self.tools]}
+            case "subscriptions/listen" if self.modern:
+                await stream.send(_head(200, "text/event-stream"))
+                meta = {"io.modelcontextprotocol/subscriptionId": number}
+                params = {"notifications": params["notifications"], "_meta": meta}
+                await stream.send(_event({"method": "notifications/subscriptions/acknowledged", "params": params}))
+                self._listeners.append((stream, number))
+                await self._until_closed(stream)
+            case _:
+                error = {"code": -32601, "message": "Method not found"}
+        await stream.send(self._reply(number, result, error, more))
+
+    def _reply(self, number: Any, result: Object, error: Object | None = None, more: str = "") -> bytes:
+        said: Object = {"error": error} if error is not None else {"result": self._complete(result)}
+        return _whole(200, json.dumps({"jsonrpc": "2.0", "id": number, **said}).encode(), "application/json", more)
+
+    def _complete(self, result: Object) -> Object:
+        return {"resultType": "complete", "ttlMs": 0, "cacheScope": "private", **result} if self.modern else result
+
+    async def _until_closed(self, stream: anyio.abc.SocketStream) -> None:
+        while True:
+            await stream.receive()
+
+    async def _call(self, stream: anyio.abc.SocketStream, number: Any, params: Object) -> None:
+        text: Object = {"content": [{"type": "text", "text": "done"}]}
+        match params["name"]:
+            case "hangs":
+                self.begun.set()
+                try:
+                    await self._until_closed(stream)
+                finally:
+                    if self.modern:
+                        self.hung_up.set()
+            case "closes":
+                raise Hangup
+            case "resets":
+                await stream.send(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 500\r\n\r\n{")
+                raise Hangup
+            case "breaks_stream":
+                await stream.send(_head(200, "text/event-stream"))
+                raise Hangup
+            case "huge":
+                await stream.send(self._reply(number, {"content": [{"type": "text", "text": "x" * HUGE}]}))
+            case "not_json":
+                await stream.send(_whole(200, b"It works!", "application/json"))
+            case "half_json":
+                await stream.send(_whole(200, b'{"jsonrpc":"2.0","id":', "application/json"))
+            case "wrong_id":
+                await stream.send(self._reply("somebody-elses", text))
+            case "web_page":
+                await stream.send(_whole(200, b"<html>It works!</html>", "text/html"))
+            case "no_type":
+                await stream.send(_whole(200, b"?", "application/x-unheard-of"))
+            case "no_result":
+                body = json.dumps({"jsonrpc": "2.0", "id": number, "result": "done"}).encode()
+                await stream.send(_whole(200, body, "application/json"))
+            case "hologram":
+                await stream.send(self._reply(number, {"content": [{"type": "hologram", "depth": 3}]}))
+            case "fails_500":
+                await stream.send(_whole(500, b"boom", "text/plain"))
+            case "fails_503":
+                await stream.send(_whole(503, b"busy", "text/plain"))
+            case "denies":
+                await stream.send(_whole(401, b"", ""))
+            case "redirects":
+                await stream.send(_whole(307, b"", "", "Location: http://elsewhere.invalid/\r\n"))
+            case "floods":
+                await stream.send(_head(200, "text/event-stream"))
+                token = params.get("_meta", {}).get("progressToken")
+                for done in range(1, FLOOD + 1):
+                    note = {"progressToken": token, "progress": done}
+                    await stream.send(_event({"method": "notifications/progress", "params": note}))
+                await stream.send(_event({"id": number, "result": self._complete(text)}))
+                raise Hangup
+            case "asks":
+                await self._ask(stream, number, params)
+            case _:
+                await stream.send(self._reply(number, text))
+
+    async def _ask(self, stream: anyio.abc.SocketStream, number: Any, params: Object) -> None:
+        if params.get("inputResponses"):
+            assert params["requestState"] == "mine"
+            await stream.send(self._reply(number, {"content": [{"type": "text", "text": "answered"}]}))
+            return
+        schema = {"type": "object", "properties": {"name": {"type": "string"}}}
+        request = {"method": "elicitation/create", "params": {"message": "Name?", "requestedSchema": schema}}
+        result = {"resultType": "input_required", "inputRequests": {"q": request}, "requestState": "mine"}
+        await stream.send(self._reply(number, result))
+
+
+def _head(status: int, kind: str) -> bytes:
+    return f"HTTP/1.1 {status} X\r\nContent-Type: {kind}\r\nConnection: close\r\n\r\n".encode()
+
+
+def _whole(status: int, body: bytes, kind: str, more: str = "") -> bytes:
+    typed = f"Content-Type: {kind}\r\n" if kind else ""
+    return f"HTTP/1.1 {status} X\r\n{typed}{more}Content-Length: {len(body)}\r\n\r\n".encode() + body
+
+
+def _event(message: Object) -> bytes:
+    return b"data: " + json.dumps({"jsonrpc": "2.0", **message}).encode() + b"\n\n"
+
+
+@asynccontextmanager
+async def trouble(era: str) -> AsyncGenerator[tuple[Trouble, str]]:
+    """Serve one on a free port of loopback; yields it and its URL."""
+    server = Trouble(era)
+    listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
+    port = listener.extra(anyio.abc.SocketAttribute.local_port)
+    async with listener, anyio.create_task_group() as tasks:
+        tasks.start_soon(listener.serve, server.serve)
+        yield server, f"http://127.0.0.1:{port}/mcp"
+        tasks.cancel_scope.cancel()
