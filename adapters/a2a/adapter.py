@@ -33,6 +33,7 @@ from interhub.agent_cards import AgentCard, Binding, Endpoint
 from interhub.agent_cards.security import read_security
 
 from .authorized import AuthorizedTransport, Authorizer
+from .card_cache import CardCache
 from .cards import CARD_URL, check_binding, find_card, interface_for
 from .client import A2aClient
 from .credentials import asked_for, check_given, credentials_for
@@ -92,6 +93,7 @@ class A2aAdapter:
         self._env = os.environ if env is None else env
         self._reach = reach or Reach()
         self._tokens = TokenStore()
+        self._cards = CardCache()
 
     @property
     def name(self) -> str:
@@ -116,7 +118,9 @@ class A2aAdapter:
         async with open_client(
             reach=self._reach_of(endpoint), connect_s=limits.connect_s, read_s=limits.total_s
         ) as http:
-            card = await find_card(http, endpoint, headers=headers, limits=limits, trust=self._settings.trust)
+            card = await find_card(
+                http, endpoint, headers=headers, limits=limits, trust=self._settings.trust, cache=self._cards
+            )
         first = card.interfaces[0]
         credentials_for(first, read_security(card.raw), card_url=_card_url(first), env=None)
         return card

@@ -7,7 +7,7 @@ import anyio
 import httpx
 import structlog
 
-from interhub.adapters.egress import EgressLimits, Fetched, check_url, fetch, same_origin
+from interhub.adapters.egress import EgressLimits, Fetched, check_url, same_origin
 from interhub.adapters.errors import (
     AdapterError,
     AnswerTooLarge,
@@ -20,6 +20,7 @@ from interhub.adapters.errors import (
 )
 from interhub.agent_cards import AgentCard, Binding, CardError, CardInvalid, CardTooLarge, Endpoint, NotACard, read_card
 
+from .card_cache import CardCache
 from .credentials import CREDENTIALS, with_credentials
 from .grpc_target import grpc_installed, grpc_target
 from .signatures import ALLOW_BAD_SIGNATURE, CardTrust, with_signature
@@ -57,13 +58,15 @@ async def find_card(
     headers: Mapping[str, str],
     limits: EgressLimits,
     trust: CardTrust | None = None,
+    cache: CardCache | None = None,
 ) -> AgentCard:
     """Return the card of the agent at `endpoint.url`, its `interfaces` being those that we speak, best first.
 
     Looked at are, in this order: where the card was found before, the well-known places below the address, the address
     itself, and the well-known places above it, if the card there names the address as one of its interfaces.
     `headers` go along, and onto every interface of the address's origin, not onto others: the card's author could have
-    named any server. Its signatures are checked by `trust`.
+    named any server. Its signatures are checked by `trust`. A fresh card in `cache` is used unasked, but for an agent
+    that is known: looking at it again is asking it.
 
     Raises:
         RemoteUnavailable: nothing answers there.
@@ -77,10 +80,11 @@ async def find_card(
         found: dict[str, list[str]] = {}
         worst: AdapterError | None = None
         looked = 0
+        cards, again = cache or CardCache(), CARD_URL in endpoint.options
         for place in _places(endpoint):
             looked += 1
             try:
-                fetched = await fetch(http, place.url, headers=_asking(headers), limits=limits)
+                fetched = await cards.fetch(http, place.url, headers=_asking(headers), limits=limits, ask=again)
             except AnswerTooLarge as error:
                 worst = worst or error
                 found.setdefault(f"more than {error.limit:,} bytes", []).append(place.url)
@@ -97,6 +101,7 @@ async def find_card(
             try:
                 card = read_card(fetched.body, source=fetched.url)
             except CardError as error:
+                cards.forget(place.url)
                 if not place.must_name and (worst is None or _is_card(fetched)):
                     worst = _card_error(error, fetched)
                 found.setdefault(_briefly(error), []).append(place.url)
@@ -105,15 +110,19 @@ async def find_card(
                 what = f"the card of {card.name!r}, which does not name this address"
                 found.setdefault(what, []).append(place.url)
                 continue
-            card = await with_signature(
-                http,
-                card,
-                url=fetched.url,
-                trust=trust or CardTrust(),
-                limits=limits,
-                allow_bad=endpoint.options.get(ALLOW_BAD_SIGNATURE) is True,
-            )
-            return _usable(card, endpoint, httpx.URL(fetched.url))
+            try:
+                card = await with_signature(
+                    http,
+                    card,
+                    url=fetched.url,
+                    trust=trust or CardTrust(),
+                    limits=limits,
+                    allow_bad=endpoint.options.get(ALLOW_BAD_SIGNATURE) is True,
+                )
+                return _usable(card, endpoint, httpx.URL(fetched.url))
+            except AdapterError:
+                cards.forget(place.url)
+                raise
         if worst is not None and (looked == 1 or isinstance(worst, UnusableCard)):
             raise worst
         raise ProtocolViolation(
