@@ -57,8 +57,11 @@ class Patience:
     poll_first_s: float = 0.05
     """First pause between two askings for a task; each is 1.6 times the one before."""
     poll_max_s: float = 5.0
+    quiet_first_s: float = 1.0
+    """A stream without news for this long is checked by asking for the task: connections die unnoticed, and servers
+    lose events (the A2A SDK's those of a turn that begins while the one before ends). Each time nothing is new it is
+    twice as long, at most `quiet_s`."""
     quiet_s: float = 30.0
-    """A stream without news for this long is checked by asking for the task."""
     reattach_attempts: int = 4
     """How often in a row the agent may be out of reach, once it has our task, before the call fails."""
     cancel_s: float = 2.0
@@ -260,26 +263,31 @@ class Exchange:
 
     async def _until_settled_unseen(self) -> None:
         out_of_reach = 0
-        self._last_news = time.monotonic()
+        quiet_s = min(self._patience.quiet_first_s, self._patience.quiet_s)
+        asked_at = seen = self._last_news = time.monotonic()
+        answered = "" if self._asked is None else self._asked.task_id  # known before the stream names it
         while out_of_reach < 2:
-            await anyio.sleep(max(self._patience.quiet_s / 10, self._due_s()))
-            if not self.view.task_id or self._due_s() > 0:
+            await anyio.sleep(max(quiet_s / 10, asked_at + quiet_s - time.monotonic()))
+            if seen != self._last_news:
+                seen = asked_at = self._last_news
+                quiet_s = min(self._patience.quiet_first_s, self._patience.quiet_s)
+            task_id = self.view.task_id or answered
+            if not task_id or time.monotonic() < asked_at + quiet_s:
                 continue
-            self._last_news = time.monotonic()
+            asked_at, patient = time.monotonic(), quiet_s >= self._patience.quiet_s
+            quiet_s = min(quiet_s * 2, self._patience.quiet_s)
             try:
-                snapshot = await self._client.get_task(self.view.task_id, headers=self._headers)
+                snapshot = await self._client.get_task(task_id, headers=self._headers)
             except RemoteUnavailable:
-                out_of_reach += 1
+                out_of_reach += patient  # a stream that is only slow is worth more than an answer in between
                 continue
             except (Fault, AdapterError):
                 continue  # the stream is all there is
             out_of_reach = 0
             if snapshot.status.state.settled and await self._take(snapshot):
                 return
+            self._last_news = seen  # what we found by asking is no news of the stream
         self.view.whole = False
-
-    def _due_s(self) -> float:
-        return self._last_news + self._patience.quiet_s - time.monotonic()
 
     async def _take(self, event: Event | None) -> bool:
         self._last_news = time.monotonic()

@@ -148,9 +148,8 @@ async def test_a_stream_tells_each_chunk_and_ends_with_the_end(hub: HubProcess, 
 
 
 @pytest.mark.parametrize("binding", BINDINGS)
-# The SDK's server now and then lets the stream of a turn that follows at once hang without an event; the adapter looks
-# after it after 30 s, which is too long for a test.
-@pytest.mark.parametrize("place", ["", "/agents/tck"])
+# The SDK's server now and then lets the stream of a turn that follows at once hang without an event.
+@pytest.mark.parametrize("place", PLACES.values(), ids=PLACES)
 async def test_several_turns_sent_at_once_are_taken_one_after_another(
     hub: HubProcess, place: str, binding: str
 ) -> None:

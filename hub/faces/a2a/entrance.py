@@ -131,7 +131,9 @@ def _request(body: bytes) -> tuple[str, int | str, dict[str, Any]] | None:
         return None
     request = cast("dict[str, Any]", read)
     method, number, params = request.get("method"), request.get("id"), request.get("params")
-    if request.get("jsonrpc") != "2.0" or type(number) not in (int, str) or not isinstance(params, dict):
+    if isinstance(number, bool) or not isinstance(number, int | str):
+        return None
+    if request.get("jsonrpc") != "2.0" or not isinstance(params, dict):
         return None
     if method not in ("SendMessage", "GetTask") or not request.keys() <= {"jsonrpc", "id", "method", "params"}:
         return None
