@@ -185,7 +185,10 @@ class Guards:
         clock: Callable[[], float] = time.time,
     ) -> None:
         """`key` (32 bytes) is the same in every hub of a database; without one, marks last as long as the process."""
-        self.limits = limits or GuardLimits()
+        self.limits = own = limits or GuardLimits()
+        self._whole = Budget(
+            depth=own.depth, calls=own.calls, tokens=own.tokens, cost_usd=own.cost_usd, fan_out=own.fan_out
+        )
         self._accounts = accounts or MemoryAccounts()
         self._clock = clock
         self._secret = hmac.digest(key or token_bytes(32), _USE, sha256)
@@ -196,16 +199,17 @@ class Guards:
     def mark(self, agent_id: str, call: Call) -> str:
         """Return the mark that a call carries to its agent."""
         own, left = call.lineage, call.budget
-        allowed = own.limits
-        if allowed is None:  # the call that carries it is counted by who makes it
-            allowed = left if left.calls is None else replace(left, calls=max(0, left.calls - 1))
+        allowed = left if own.limits is None else own.limits
+        calls = allowed.calls
+        if own.limits is None and calls is not None:  # the call that carries it is counted by who makes it
+            calls = max(0, calls - 1)
         said: list[object] = [
             call.principal.tenant,
             own.tree or call.idempotency_key,
             own.branch or call.idempotency_key,
             call.idempotency_key,
             [*own.trail, agent_id],
-            [left.depth, allowed.calls, left.fan_out, allowed.tokens, allowed.cost_usd, left.until],
+            [left.depth, calls, left.fan_out, allowed.tokens, allowed.cost_usd, left.until],
         ]
         written = orjson.dumps(said)
         mark = f"{_VERSION}.{self._id}.{_b64(written)}.{_b64(self._mac(written))}"
@@ -213,16 +217,9 @@ class Guards:
 
     def budget(self, asked: Budget | None = None, ticket: Ticket | None = None) -> Budget:
         """Return what a call or run may use: the least of the hub's limits, what is asked for, and what is left."""
-        own = self.limits
-        until = None if own.wall_s is None else self._clock() + own.wall_s
-        budget = Budget(
-            depth=own.depth,
-            calls=own.calls,
-            tokens=own.tokens,
-            cost_usd=own.cost_usd,
-            fan_out=own.fan_out,
-            until=until,
-        )
+        budget = self._whole
+        if self.limits.wall_s is not None:
+            budget = replace(budget, until=self._clock() + self.limits.wall_s)
         for other in (asked, ticket.budget if ticket is not None else None):
             if other is not None:
                 budget = budget.least(other)
@@ -318,9 +315,7 @@ class Guards:
             branch=branch,
             call=call,
             trail=tuple(trail),
-            budget=Budget(
-                depth=depth, calls=calls, fan_out=fan_out, tokens=tokens, cost_usd=cost_usd, until=until
-            ),
+            budget=Budget(depth=depth, calls=calls, fan_out=fan_out, tokens=tokens, cost_usd=cost_usd, until=until),
         )
 
     def _mac(self, written: bytes) -> bytes:

@@ -1,0 +1,149 @@
+"""Marks that calls carry, and what holds when one comes back."""
+
+from collections.abc import Generator
+from pathlib import Path
+
+import pytest
+
+from interhub.adapters import Budget, Call, Lineage, Message, Outcome, Principal, Report, Role, TextPart
+from interhub.adapters.testing import ScriptedAgent, answer
+from interhub.hub.errors import BudgetExceeded, DelegationLoop, NotAllowed
+from interhub.hub.guards import Accounts, GuardLimits, Guards, MemoryAccounts, SqlAccounts, Ticket, lineage_of
+from interhub.hub.supervisor.engine import DbosEngine
+from interhub.hub.supervisor.run import Assignment, RunState
+from interhub.registry.database import open_database
+from tests.support.supervised import ALICE, World, supervised
+
+pytestmark = pytest.mark.anyio
+
+KEY = b"k" * 32
+
+
+def call(budget: Budget | None = None, *, key: str = "root/step", lineage: Lineage | None = None) -> Call:
+    return Call(
+        capability="talk",
+        principal=ALICE,
+        idempotency_key=key,
+        budget=budget or Budget(),
+        lineage=lineage or Lineage(),
+    )
+
+
+def back(guards: Guards, mark: str, who: Principal = ALICE) -> Ticket:
+    ticket = guards.ticket(mark, who)
+    assert ticket is not None
+    return ticket
+
+
+@pytest.fixture(params=["memory", "sql"])
+def accounts(request: pytest.FixtureRequest, tmp_path: Path) -> Generator[Accounts]:
+    if request.param == "memory":
+        yield MemoryAccounts()
+        return
+    database = open_database(f"sqlite:///{tmp_path / 'interhub.db'}")
+    yield SqlAccounts(database)
+    database.dispose()
+
+
+async def test_a_mark_that_was_changed_or_is_another_tenants_is_refused() -> None:
+    guards = Guards(key=KEY)
+    mark = guards.mark("a", call(Budget(depth=3)))
+    version, name, payload, mac = mark.split(".")
+    for forged in (
+        f"{version}.{name}.{payload[:-4]}AAAA.{mac}",
+        f"{version}.{name}.{payload}.{mac[:-2]}AA",
+        f"{version}.{name}",
+    ):
+        with pytest.raises(NotAllowed, match="changed on the way"):
+            guards.ticket(forged, ALICE)
+    with pytest.raises(NotAllowed, match="another tenant"):
+        guards.ticket(mark, Principal(subject="alice", tenant="elsewhere"))
+
+
+async def test_the_mark_of_another_hub_is_no_ticket_and_goes_on_beside_ours() -> None:
+    ours, theirs = Guards(key=KEY), Guards(key=b"t" * 32)
+    foreign = theirs.mark("x", call())
+    assert ours.ticket(foreign, ALICE) is None
+    both = f"{ours.mark('a', call())} {foreign}"
+    again = ours.mark("b", call(lineage=lineage_of(back(ours, both))))
+    assert back(theirs, again).trail == ("x",)
+
+
+async def test_an_agent_is_not_called_below_itself_and_no_level_is_too_deep() -> None:
+    guards = Guards(key=KEY)
+    ticket = back(guards, guards.mark("a", call(Budget(depth=1))))
+    with pytest.raises(DelegationLoop, match="a > a"):
+        await guards.enter(ticket, "a")
+    assert (await guards.enter(ticket, "b")).depth == 1
+    below = call(Budget(depth=0), lineage=lineage_of(ticket))
+    with pytest.raises(BudgetExceeded, match="levels of delegation"):
+        await guards.enter(back(guards, guards.mark("b", below)), "c")
+
+
+async def test_calls_below_a_call_are_counted_together_however_often_its_mark_comes_back(accounts: Accounts) -> None:
+    guards = Guards(key=KEY, accounts=accounts)
+    ticket = back(guards, guards.mark("a", call(Budget(depth=4, calls=3))))
+    await guards.take(ticket.branch, ticket.budget)
+    nested = call(Budget(depth=2), key="nested", lineage=lineage_of(ticket))
+    inner = back(guards, guards.mark("b", nested))
+    assert inner.branch == ticket.branch
+    await guards.take(inner.branch, inner.budget)
+    with pytest.raises(BudgetExceeded, match="limit of 2 calls"):
+        await guards.take(ticket.branch, ticket.budget)
+    assert (await guards.below(ticket.branch)).calls == 2
+
+
+async def test_one_agent_fans_out_only_so_far(accounts: Accounts) -> None:
+    guards = Guards(key=KEY, accounts=accounts)
+    ticket = back(guards, guards.mark("a", call(Budget(fan_out=2))))
+    await guards.enter(ticket, "b")
+    await guards.enter(ticket, "c")
+    with pytest.raises(BudgetExceeded, match="calls by one agent"):
+        await guards.enter(ticket, "d")
+
+
+async def test_time_runs_out_for_the_whole_tree() -> None:
+    now = [1000.0]
+    guards = Guards(GuardLimits(wall_s=60), key=KEY, clock=lambda: now[0])
+    ticket = back(guards, guards.mark("a", call(guards.budget())))
+    now[0] += 61
+    with pytest.raises(BudgetExceeded, match="60 seconds"):
+        await guards.enter(ticket, "b")
+
+
+async def test_who_must_bring_a_mark_is_refused_without_one() -> None:
+    guards = Guards(GuardLimits(marked=("bot-*",)), key=KEY)
+    assert guards.ticket("", ALICE) is None
+    with pytest.raises(NotAllowed, match="pass on"):
+        guards.ticket("", Principal(subject="bot-1"))
+
+
+async def test_callers_may_only_ask_for_less() -> None:
+    guards = Guards(GuardLimits(depth=4, calls=10))
+    asked = Budget(depth=64, calls=1000, tokens=5)
+    assert guards.budget(asked) == Budget(depth=4, calls=10, tokens=5, fan_out=1000)
+
+
+async def test_agents_that_call_the_hub_in_a_circle_end_in_a_clear_failure(tmp_path: Path, engine: DbosEngine) -> None:
+    worlds: list[World] = []
+
+    def caller(name: str, other: str) -> ScriptedAgent:
+        async def play(one: Call, report: Report) -> Outcome:
+            goal = Message(role=Role.USER, parts=(TextPart(text="go on"),))
+            supervisor = worlds[0].supervisor
+            run = await supervisor.submit(Assignment(principal=ALICE, goal=goal, agent_id=other, mark=one.mark))
+            run = await supervisor.wait(ALICE, run.id, timeout_s=20)
+            return answer(f"{name} heard: {run.error.message if run.error else run.state}")
+
+        return ScriptedAgent(name).on("talk", play)
+
+    async with supervised(tmp_path, caller("ping", "pong"), caller("pong", "ping"), engine=engine) as world:
+        worlds.append(world)
+        run = await world.done(await world.run("begin", agent="ping"))
+    assert run.state is RunState.COMPLETED
+    assert "circle: ping > pong > ping" in str(run.parts)
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> DbosEngine:
+    return DbosEngine(f"sqlite:///{tmp_path / 'engine.db'}")
