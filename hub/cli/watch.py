@@ -57,6 +57,16 @@ def show_run(console: Console, run: dict[str, Any]) -> None:
         console.print(f"  paused: interhub runs resume {run['id']}")
     if run["rerun_of"]:
         console.print(f"  again  {run['rerun_of']} from {escape(run['rerun_from'])}")
+    for plan in run.get("plans", ()):
+        place = plan["path"] or "plan"
+        again = f", plan {plan['round'] + 1}" if plan["round"] else ""
+        console.print(f"  [dim]{escape(place)}: by {escape(plan['planner'])}{again}: {escape(plan['why'])}[/]")
+    for call in run.get("model_calls", ()):
+        place = f" of {call['path']}" if call["path"] else ""
+        said = f"{call['model']}, {call['purpose']}{place}: {call['outcome'].replace('_', ' ')}"
+        why = f" ({call['why']})" if call["outcome"] != "accepted" and call["why"] else ""
+        spent = usage_text(call["usage"])
+        console.print(f"  [dim]model {escape(said + why)}{f', {spent}' if spent else ''}[/]")
     console.print(_steps(run))
     show_end(console, run)
 
@@ -314,14 +324,19 @@ def _steps(run: dict[str, Any]) -> Table:
     return table
 
 
+def usage_text(given: dict[str, Any] | None) -> str:
+    """Return what was used, in words; empty where nothing is known."""
+    usage = given or {}
+    tokens = usage.get("input_tokens", 0) + usage.get("output_tokens", 0)
+    said = [f"{tokens} tokens" if tokens else "", f"${usage['cost_usd']:.4f}" if usage.get("cost_usd") else ""]
+    return ", ".join(each for each in said if each)
+
+
 def _spent(step: dict[str, Any]) -> str:
     """Say what a step took besides time, and who decided what it asked."""
-    usage = step["usage"] or {}
-    tokens = usage.get("input_tokens", 0) + usage.get("output_tokens", 0)
     said = [
         f"{step['attempts']} attempts" if step["attempts"] > 1 else "",
-        f"{tokens} tokens" if tokens else "",
-        f"${usage['cost_usd']:.4f}" if usage.get("cost_usd") else "",
+        usage_text(step["usage"]),
         f"by {step['decided_by']}" if step["decided_by"] else "",
     ]
     return ", ".join(each for each in said if each)

@@ -176,6 +176,20 @@ def run_shape(run: Run, *, full: bool = True) -> Shape:
         shaped["structured"] = run.structured
         shaped["artifacts"] = [artifact_to_json(artifact) for artifact in run.artifacts]
         shaped["steps"] = [step_shape(step) for step in run.steps]
+        shaped["plans"] = [
+            {"path": plan.path, "round": plan.round, "planner": plan.planner, "why": plan.why} for plan in run.plans
+        ]
+        shaped["model_calls"] = [
+            {
+                "path": call.path,
+                "purpose": call.purpose,
+                "model": call.model,
+                "outcome": call.outcome,
+                "why": call.why,
+                "usage": _usage(call.usage),
+            }
+            for call in run.model_calls
+        ]
     return shaped
 
 

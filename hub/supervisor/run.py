@@ -89,6 +89,34 @@ class StepView:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PlanView:
+    """A plan of a run: its own, a team's or a sub-plan's, or one that followed another that had failed."""
+
+    path: str = ""
+    """Place in the tree; empty for the run's own."""
+    round: int = 0
+    """How many plans came before it, and failed."""
+    planner: str = ""
+    """Who made it: `workflow`, `named`, `route`, `model`, or a pattern."""
+    why: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelCallView:
+    """One call of a language model for a run."""
+
+    path: str = ""
+    """The plan, or the step, that it was for."""
+    purpose: str = ""
+    """`plan`, `arguments` or `answer`."""
+    model: str = ""
+    outcome: str = ""
+    """`accepted`, `sent_back`, `declined`, `refused`, `unavailable` or `failed`."""
+    why: str = ""
+    usage: Usage | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Question:
     """What an agent, however deep, asks a person. Answered once."""
 
@@ -169,6 +197,10 @@ class Run:
     error: RunError | None = None
     steps: tuple[StepView, ...] = ()
     """In the order of the plan."""
+    plans: tuple[PlanView, ...] = ()
+    """In the order in which they were made."""
+    model_calls: tuple[ModelCallView, ...] = ()
+    """In the order in which they were made."""
     questions: tuple[Question, ...] = ()
     """Those still open."""
     created_at: datetime

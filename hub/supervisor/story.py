@@ -10,7 +10,7 @@ from interhub.agent_cards import Json, JsonObject
 
 from .envelope import StepValue, error_of, mapping, sequence, text, usage_from_json
 from .records import RunRecord
-from .run import Event, EventKind, Question, Run, RunState, StepView
+from .run import Event, EventKind, ModelCallView, PlanView, Question, Run, RunState, StepView
 
 
 @dataclass
@@ -22,6 +22,8 @@ class Story:
     steps: dict[str, StepView] = field(default_factory=dict[str, StepView])
     order: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
     """Path of a plan (empty for the run's own) to the paths of its leaves, in the order of the plan."""
+    plans: list[PlanView] = field(default_factory=list[PlanView])
+    model_calls: list[ModelCallView] = field(default_factory=list[ModelCallView])
     artifacts: "OrderedDict[str, Artifact]" = field(default_factory=OrderedDict[str, Artifact])
 
     def feed(self, events: Sequence[Event]) -> None:
@@ -47,6 +49,18 @@ class Story:
         payload = event.payload
         if event.kind is EventKind.RUN_PLANNED:
             self._take_plan(event)
+            return
+        if event.kind is EventKind.MODEL_ASKED:
+            self.model_calls.append(
+                ModelCallView(
+                    path=event.step,
+                    purpose=text(payload, "purpose"),
+                    model=text(payload, "model"),
+                    outcome=text(payload, "outcome"),
+                    why=text(payload, "why"),
+                    usage=_usage(payload.get("usage")),
+                )
+            )
             return
         if event.kind is EventKind.RUN_CANCELED:
             for path, step in self.steps.items():
@@ -94,6 +108,10 @@ class Story:
         self.steps[event.step] = step
 
     def _take_plan(self, event: Event) -> None:
+        made = PlanView(
+            path=event.step, round=event.n, planner=text(event.payload, "planner"), why=text(event.payload, "why")
+        )
+        self.plans.append(made)
         paths: list[str] = []
         for shaped in map(mapping, sequence(event.payload.get("steps"))):
             path = text(shaped, "path")
@@ -151,6 +169,8 @@ def view(
         artifacts=result.artifacts if result is not None else artifacts,
         error=error,
         steps=story.ordered() if story is not None else (),
+        plans=tuple(story.plans) if story is not None else (),
+        model_calls=tuple(story.model_calls) if story is not None else (),
         questions=tuple(questions),
         created_at=record.created_at,
         updated_at=record.updated_at,

@@ -38,7 +38,12 @@ class ChatModel:
     """The idempotency keys of the requests."""
     tokens: list[str] = field(default_factory=list[str])
     """What they gave for authorization."""
-    asked: threading.Event = field(default_factory=threading.Event)
+    came: threading.Condition = field(default_factory=threading.Condition)
+
+    def wait_for(self, number: int) -> bool:
+        """Return once so many requests have come; False when they do not come for a minute."""
+        with self.came:
+            return self.came.wait_for(lambda: len(self.requests) >= number, 60)
 
     def say(self, *answers: dict[str, Any] | Said) -> "ChatModel":
         """Queue answers."""
@@ -69,14 +74,14 @@ def call(step_id: str, agent: str, message: str = "{{ goal }}", **more: Any) -> 
 @contextmanager
 def chat_api(model: ChatModel) -> Generator[ChatModel]:
     """Serve a model on a free port of loopback, at `/v1`."""
-    lock = threading.Lock()
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def do_POST(self) -> None:
             request: Request = json.loads(self.rfile.read(int(self.headers["content-length"])))
-            with lock:
+            with model.came:
+                model.came.notify_all()
                 model.requests.append(request)
                 model.keys.append(self.headers.get("idempotency-key", ""))
                 model.tokens.append(self.headers.get("authorization", ""))
@@ -86,7 +91,6 @@ def chat_api(model: ChatModel) -> Generator[ChatModel]:
                     said = model.otherwise(request)
                 else:
                     said = Said(status=500, text="the test has no more answers")
-            model.asked.set()
             if said.hold is not None:
                 said.hold.wait(30)
             self._send(said, _completion(request, said))

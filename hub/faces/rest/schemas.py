@@ -224,9 +224,11 @@ SCHEMAS: dict[str, Schema] = {
         usage=_or_null("Usage"),
         decided_by=_TEXT,
     ),
+    "PlanView": _object(path=_TEXT, round=_INTEGER, planner=_TEXT, why=_TEXT),
+    "ModelCall": _object(path=_TEXT, purpose=_TEXT, model=_TEXT, outcome=_TEXT, why=_TEXT, usage=_or_null("Usage")),
     "RunError": _object(reason=_TEXT, message=_TEXT, step=_TEXT),
     "Run": _object(
-        optional=("parts", "structured", "artifacts", "steps"),
+        optional=("parts", "structured", "artifacts", "steps", "plans", "model_calls"),
         id=_TEXT,
         context_id=_TEXT,
         subject=_TEXT,
@@ -246,6 +248,8 @@ SCHEMAS: dict[str, Schema] = {
         structured=_ANY,
         artifacts=_list("Artifact"),
         steps=_list("StepView"),
+        plans=_list("PlanView"),
+        model_calls=_list("ModelCall"),
     ),
     "Runs": _object(runs=_list("Run"), next_before={"type": ["string", "null"]}),
     "Event": _object(

@@ -248,7 +248,7 @@ async def test_a_canceled_run_stops_the_model(tmp_path: Path, engine: DbosEngine
     try:
         async with supervised(tmp_path, echo("writer"), engine=engine, models=models(model)) as world:
             run = await world.run("owls")
-            assert await anyio.to_thread.run_sync(model.asked.wait, 10)
+            assert await anyio.to_thread.run_sync(model.wait_for, 1)
             with anyio.fail_after(5):
                 canceled = await world.supervisor.cancel(ALICE, run.id)
             assert canceled.state is RunState.CANCELED
