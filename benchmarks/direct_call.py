@@ -27,10 +27,12 @@ import uvloop
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.direct.load import Seen, Target, load  # noqa: E402  # found by the path above
+from benchmarks.direct.load import Caller, Seen, Target, load  # noqa: E402  # found by the path above
 
 INTERHUB = (sys.executable, "-m", "interhub.hub.cli")
 CALLERS = 32
+COLD = 6
+"""Servers whose first call is timed, one after the other; the first of them also imports and is not counted."""
 START_S = 60.0
 
 
@@ -106,6 +108,18 @@ def median(values: Sequence[float]) -> float:
     return statistics.median(values)
 
 
+async def first_call_ms(target: Target) -> float:
+    """Return how long the first call takes on a connection that is open."""
+    caller = Caller(target)
+    try:
+        await caller.open()
+        began = time.perf_counter()
+        await caller.call(1)
+        return (time.perf_counter() - began) * 1000
+    finally:
+        caller.close()
+
+
 async def measure(stub: Started, relay: Started, served: Started, key: str, rounds: int, seconds: float) -> None:
     watched = (served.pid,)
     pairs = [(caller, upstream) for caller in ("modern", "legacy") for upstream in ("modern", "legacy")]
@@ -114,6 +128,11 @@ async def measure(stub: Started, relay: Started, served: Started, key: str, roun
         path, tool = (f"/agents/{upstream}/mcp", "echo") if alone else ("/mcp", f"{upstream}__echo")
         return Target(url=f"{served.url}{path}", tool=tool, key=key, modern=caller == "modern")
 
+    cold = [
+        await first_call_ms(Target(url=f"{served.url}/mcp", tool=f"cold-{number}__echo", key=key))
+        for number in range(COLD)
+    ]
+    print(f"first calls to servers that were not connected to: {', '.join(f'{each:.1f}' for each in cold)} ms")
     seen: dict[str, list[Seen]] = {}
 
     async def run(name: str, target: Target, callers: int, pids: Sequence[int] = ()) -> None:
@@ -154,6 +173,7 @@ async def measure(stub: Started, relay: Started, served: Started, key: str, roun
                     for caller, upstream in pairs
                     if (caller, upstream) != ("modern", "modern")
                 },
+                "first_call_ms": round(median(cold[1:]), 1),
                 "calls_per_s": round(median([each.calls_per_s for each in seen[best]])),
                 "alone_rps_ratio": ratios("alone modern-modern", "relay", "calls_per_s"),
                 "alone_cpu_ratio": ratios("alone modern-modern", "relay", "cpu_ms_per_call"),
@@ -175,6 +195,8 @@ def main() -> None:
         served, key = stack.enter_context(hub(folder))
         for era in ("modern", "legacy"):
             register(folder, era, f"{stub.url}/{era}")
+        for number in range(COLD):
+            register(folder, f"cold-{number}", f"{stub.url}/modern")
         if given.hold:
             print(json.dumps({"stub": stub.url, "relay": relay.url, "hub": served.url, "pid": served.pid, "key": key}))
             sys.stdin.read()

@@ -24,6 +24,7 @@ from interhub.adapters import (
     Principal,
     Report,
 )
+from interhub.adapters.base import another
 from interhub.adapters.pool import ConnectionState, Held, PoolKey
 from interhub.registry import Agent
 
@@ -205,11 +206,11 @@ class Dispatcher:
             return None
         if self.guards.limits.marked and matches(call.principal, self.guards.limits.marked):
             return None
-        return Pass(agent, self.marked(agent, replace(call, budget=self.guards.budget())), self._ended, parent)
+        return Pass(agent, self.marked(agent, another(call, budget=self.guards.budget())), self._ended, parent)
 
     def marked(self, agent: Agent, call: Call) -> Call:
         """Return a call with the mark that it carries to its agent."""
-        return replace(call, mark=self.guards.mark(agent.id, call))
+        return another(call, mark=self.guards.mark(agent.id, call))
 
     def _ended(self, agent: Agent, call: Call, outcome: str, started: float) -> None:
         if self._witness is not None and outcome != "canceled":
