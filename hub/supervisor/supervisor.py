@@ -366,7 +366,10 @@ class Supervisor:
                 news = self._journal.subscription(run_id)
                 state = self._journal.state(run_id) or (await self._owned(principal, run_id)).state
                 if state.ended or state.interrupted:
-                    break
+                    run = await self.get(principal, run_id)
+                    if run.state.ended or run.state.interrupted:
+                        return run
+                    continue  # it was answered meanwhile, by somebody who waited for the same
                 await news.wait()
         return await self.get(principal, run_id)
 

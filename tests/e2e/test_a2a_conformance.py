@@ -76,7 +76,8 @@ def remote() -> Generator[Peer]:
 @pytest.fixture(scope="module")
 def hub(tmp_path_factory: pytest.TempPathFactory, remote: Peer) -> Generator[HubProcess]:
     variables = {"INTERHUB_A2A__AGENT": "tck", "INTERHUB_A2A__GRPC_PORT": "0"}
-    with hub_process(cli(tmp_path_factory.mktemp("hub"), variables)) as running:
+    folder = tmp_path_factory.mktemp("hub")
+    with (folder / "hub.log").open("w") as log, hub_process(cli(folder / "data", variables), log=log) as running:
         local = {"binding": "LOCAL", "options": {"target": f"{AGENT}:conformance"}}
         for adapter, agent_id, endpoint in (
             ("local", "tck", local),
