@@ -1,12 +1,14 @@
 """The MCP conformance suite, run through the hub's face of one server, finds what it finds at the server itself."""
 
 import re
+import sys
 from dataclasses import dataclass
 
 import anyio
 import pytest
 
 from interhub.adapters.mcp import McpAdapter
+from interhub.agent_cards import Binding, Endpoint
 from tests.support.mcp_hub import small_hub
 from tests.support.mcp_servers import EVERYTHING, at, over_http, program
 from tests.support.node import node_tools
@@ -66,5 +68,23 @@ async def test_a_server_on_stdio_conforms_over_http_through_the_hub() -> None:
     async with small_hub({"mcp": McpAdapter()}) as (hub, address):
         await hub.add("every", "mcp", program(EVERYTHING))
         behind = await verdict(f"{address}/agents/every/mcp", "2026-07-28")
+    assert behind.conforms, behind.said[-3000:]
+    assert behind.failed == set()
+
+
+async def test_the_bridge_conforms_as_what_is_behind_it() -> None:
+    # The suite speaks HTTP only: a second hub takes the bridge to the first for a server on stdio.
+    start = (
+        "import sys, anyio; from interhub.hub.bridge import Address, stdio_bridge; "
+        "anyio.run(stdio_bridge, lambda: Address(url=sys.argv[1], key='tester'))"
+    )
+    async with (
+        small_hub({"mcp": McpAdapter()}) as (inner, inside),
+        small_hub({"mcp": McpAdapter()}) as (outer, address),
+    ):
+        await inner.add("every", "mcp", program(EVERYTHING))
+        command = (sys.executable, "-W", "ignore", "-c", start, f"{inside}/agents/every/mcp")
+        await outer.add("bridge", "mcp", Endpoint(binding=Binding.MCP_STDIO, command=command))
+        behind = await verdict(f"{address}/agents/bridge/mcp", "2026-07-28")
     assert behind.conforms, behind.said[-3000:]
     assert behind.failed == set()
