@@ -1,15 +1,20 @@
 """`interhub workflows`: files that declare workflows and teams."""
 
+import re
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, cast
+from urllib.parse import quote
 
 import typer
 
 from .runs import run
-from .session import session
+from .session import Session, session
 
 app = typer.Typer(help="Workflow and team files.", no_args_is_help=True)
+
+_ID = re.compile(r"[a-z0-9-]+")
+"""What an agent's id looks like: a file has at least a dot in its name."""
 
 
 @app.command()
@@ -55,12 +60,17 @@ class Format(StrEnum):
 @app.command()
 def show(
     context: typer.Context,
-    file: Annotated[Path, typer.Argument(help="A workflow, as YAML, JSON or TOML.")],
+    file: Annotated[
+        str, typer.Argument(help="A workflow or team, as YAML, JSON or TOML; or the id of a registered one.")
+    ],
     format_: Annotated[
         Format, typer.Option("--format", help="A tree for the terminal, or a Mermaid graph.")
     ] = Format.TREE,
 ) -> None:
-    """Draw a workflow: its steps, what each does, and what is within it. No hub is needed."""
+    """Draw a workflow: its steps, what each does, and what is within it; of a team also who is in it.
+
+    For a file no hub is needed.
+    """
     from interhub.hub.errors import PlanInvalid
     from interhub.hub.supervisor.drawing import mermaid, tree
     from interhub.hub.supervisor.plan_check import check_plan
@@ -68,13 +78,54 @@ def show(
     from .documents import read_file
 
     here = session(context)
-    document = read_file(file)
-    try:
-        plan = check_plan(document.value, source=str(file))
-    except PlanInvalid as invalid:
-        raise document.locate(invalid) from invalid
-    drawn = mermaid(plan) if format_ is Format.MERMAID else tree(plan)
-    here.give({"format": format_.value, "drawing": drawn, "plan": plan.dump()}, lambda console: typer.echo(drawn))
+    if Path(file).exists() or not _ID.fullmatch(file):
+        document = read_file(Path(file))
+        members, planner, workflow = _parts_of(document.value)
+        try:
+            plan = check_plan(workflow, source=file) if workflow is not None else None
+        except PlanInvalid as invalid:
+            raise document.locate(invalid) from invalid
+    else:
+        members, planner, workflow = _registered(here, file)
+        plan = check_plan(workflow, source=file) if workflow is not None else None
+    drawn = "" if plan is None else mermaid(plan) if format_ is Format.MERMAID else tree(plan)
+    told: dict[str, Any] = {"format": format_.value, "drawing": drawn, "plan": plan.dump() if plan else None}
+    if members:
+        told |= {"members": members, "planner": planner}
+        if format_ is Format.TREE:
+            drawn = "\n".join([f"team of {', '.join(members)}; planner: {planner}", *([drawn] if drawn else [])])
+    here.give(told, lambda console: typer.echo(drawn))
+
+
+def _registered(here: Session, agent_id: str) -> tuple[list[str], str, dict[str, Any] | None]:
+    """Return members, planner and workflow of a registered team or workflow."""
+    from interhub.hub.errors import BadRequest
+
+    agent: dict[str, Any] = here.hub().get(f"/api/agents/{quote(agent_id, safe='')}")
+    options: dict[str, Any] = agent["endpoint"]["options"]
+    if agent["adapter"] not in ("team", "workflow"):
+        raise BadRequest(f"agent {agent_id} is no workflow or team; it is reached by {agent['adapter']}")
+    planner = "workflow" if options.get("workflow") else str(options.get("planner") or "route")
+    return (
+        [str(member) for member in cast("list[object]", options.get("members") or [])],
+        planner,
+        options.get("workflow"),
+    )
+
+
+def _parts_of(document: dict[str, Any]) -> tuple[list[str], str, dict[str, Any] | None]:
+    """Return members, planner and workflow of a document, as it declares them."""
+    if document.get("kind") != "team":
+        return [], "", document
+    planner: Any = document.get("planner") or "route"
+    members = [str(member) for member in cast("list[object]", document.get("members") or [])]
+    if not isinstance(planner, dict):
+        return members, str(planner), None
+    named = cast("dict[str, Any]", planner)
+    workflow = named.get("workflow")
+    if not isinstance(workflow, dict):
+        return members, next(iter(named), "route"), None
+    return members, "workflow", {"name": document.get("name", ""), **cast("dict[str, Any]", workflow)}
 
 
 @app.command()
