@@ -146,6 +146,8 @@ class Pause:
             return {"approved": False, "reason": words} if one.want is Want.DECISION else None
         data = next((part.data for part in resume.answer if isinstance(part, DataPart)), None)
         if data is None:
+            if one.want is Want.DECISION and len(self.asked) > 1:
+                return {"approved": False, "reason": words}  # one word cannot stand for several decisions
             return words or None
         if len(self.asked) > 1:
             return data.get(one.key) if isinstance(data, Mapping) else None
