@@ -7,6 +7,7 @@ call is recorded by whoever makes it, and may be made again by them.
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal, assert_never, cast
 
 import anyio.to_thread
@@ -156,8 +157,8 @@ class PydanticAiModel:
 
 def _load() -> None:
     """Import what the first call needs, on a thread."""
-    import pydantic_ai.direct
-    import pydantic_ai.models.openai  # noqa: F401  # imported for the time that it takes
+    for name in ("pydantic_ai.direct", "pydantic_ai.models.openai"):
+        import_module(name)
 
 
 def _open(spec: ModelSpec) -> "Model[Any]":
@@ -238,7 +239,8 @@ def _said(body: object) -> str:
         shaped = cast("dict[str, object]", inner)
         inner = shaped.get("error", shaped)
         if isinstance(inner, dict):
-            inner = cast("dict[str, object]", inner).get("message", inner)
+            told = cast("dict[str, object]", inner)
+            inner = told.get("message", told)
     return " ".join(str(inner).split())[:300]
 
 

@@ -203,7 +203,7 @@ class Planners:
         if agent.endpoint.binding not in (Binding.TEAM, Binding.WORKFLOW):
             return task, {}
         trail = task.trail if agent.id in task.trail else (*task.trail, agent.id)
-        options = agent.endpoint.options if agent.endpoint.binding is Binding.TEAM else {}
+        options: JsonObject = agent.endpoint.options if agent.endpoint.binding is Binding.TEAM else empty_object()
         return replace(task, members=team_members(agent), trail=trail), options
 
 

@@ -158,3 +158,30 @@ def test_a_profile_that_cannot_be_names_its_place(tmp_path: Path, text: str, wor
         load(cwd=tmp_path)
     assert words in str(refused.value)
     assert str(file) in str(refused.value) or "default_profile" in text
+
+
+def test_models_are_tables_of_the_users_own_names_and_hide_their_keys(tmp_path: Path) -> None:
+    file = tmp_path / "interhub.toml"
+    file.write_text('[planner]\nmodel = "fast"\n[models.fast]\nmodel = "m"\napi_key = "sk-12345"\noutput = "json"\n')
+
+    settings = load(config=file)
+
+    assert (settings.planner.model, settings.models["fast"].output) == ("fast", "json")
+    assert "sk-12345" not in repr(settings)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('[models.fast]\nmodel = "m"\noutput = "xml"\n', "models.fast.output"),
+        ('[models.fast]\nmodel = "m"\nbase_url = "localhost"\n', "give an http(s) URL"),
+        ('[models.fast]\nmodle = "m"\n', "models.fast.modle"),
+        ('[planer]\nmodel = "m"\n', "did you mean planner"),
+    ],
+)
+def test_a_model_that_cannot_be_names_its_place(tmp_path: Path, text: str, words: str) -> None:
+    file = tmp_path / "interhub.toml"
+    file.write_text(text)
+    with pytest.raises(SettingsInvalid) as caught:
+        load(config=file)
+    assert words in str(caught.value)
