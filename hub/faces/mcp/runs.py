@@ -297,6 +297,10 @@ class Teller:
                 return f"{by}: asks a question"
             case EventKind.QUESTION_ANSWERED:
                 return f"{by}: answered"
+            case EventKind.RUN_PAUSED:
+                return f"paused by {payload.get('by')}"
+            case EventKind.RUN_RESUMED:
+                return "goes on"
             case EventKind.RUN_COMPLETED:
                 return "completed"
             case EventKind.RUN_FAILED:
