@@ -5,6 +5,7 @@ was checked is what is connected to. It costs a call nothing, because it is made
 """
 
 from collections.abc import Iterable, Sequence
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 import anyio
@@ -83,7 +84,7 @@ class _CheckedNetwork(httpcore2.AsyncNetworkBackend):
 
     def __init__(self, reach: Reach) -> None:
         self._reach = reach
-        self._plain: httpcore2.AsyncNetworkBackend = httpcore2.AnyIOBackend()
+        self._plain: httpcore2.AsyncNetworkBackend = cast(Any, httpcore2.AnyIOBackend())  # a stand-in to type checkers
 
     async def connect_tcp(
         self,
