@@ -114,8 +114,8 @@ async def _serve(
             proxy_headers=False,
             ws="none",
             http=CorkedProtocol,
-            # Longer than clients keep an idle connection (httpx 5 s, undici 4 s, aiohttp 15 s, most proxies 60 s): whoever
-            # hangs up first must not be we, just as the next request comes.
+            # Longer than clients keep an idle connection (undici 4 s, httpx 5 s, aiohttp 15 s, most proxies 60 s): we
+            # must not be the one who hangs up just as the next request comes.
             timeout_keep_alive=75,
             timeout_graceful_shutdown=max(1, round(settings.server.stop_timeout_s)),
         )
