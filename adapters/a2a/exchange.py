@@ -57,7 +57,7 @@ class Patience:
     poll_first_s: float = 0.05
     """First pause between two askings for a task; each is 1.6 times the one before."""
     poll_max_s: float = 5.0
-    quiet_first_s: float = 1.0
+    quiet_first_s: float = 3.0
     """A stream without news for this long is checked by asking for the task: connections die unnoticed, and servers
     lose events (the A2A SDK's those of a turn that begins while the one before ends). Each time nothing is new it is
     twice as long, at most `quiet_s`."""

@@ -1,0 +1,166 @@
+"""Runs of one A2A call that somebody waits for: told as others are, kept by the journal alone, never made twice."""
+
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager, closing
+from pathlib import Path
+from sqlite3 import connect
+
+import anyio
+import pytest
+
+from interhub.adapters import Call, Message, Outcome, Report, Role, TaskBound, TextPart
+from interhub.adapters.pool import ConnectionPool
+from interhub.adapters.testing import ScriptedAdapter, ScriptedAgent, answer, question
+from interhub.agent_cards import Binding, Endpoint
+from interhub.hub.audit import MemoryAuditLog
+from interhub.hub.dispatch import Dispatcher
+from interhub.hub.policy import TenantPolicy
+from interhub.hub.supervisor.engine_memory import MemoryEngine
+from interhub.hub.supervisor.run import Answer, Assignment, Run, RunState
+from interhub.hub.supervisor.supervisor import Supervisor
+from interhub.registry import MemoryRegistry
+from interhub.registry.database import open_database
+from interhub.registry.search import Index
+from tests.support.supervised import ALICE, World
+
+pytestmark = pytest.mark.anyio
+
+
+@asynccontextmanager
+async def hub(
+    directory: Path, agent: ScriptedAgent, engine: MemoryEngine, *, short_runs: bool = True
+) -> AsyncGenerator[World]:
+    """A supervisor that makes short runs, and one agent that it takes for an A2A agent."""
+    registry, index, audit = MemoryRegistry(), Index(), MemoryAuditLog()
+    database = open_database(f"sqlite:///{directory / 'interhub.db'}")
+    async with ConnectionPool(close_s=0.5) as pool:
+        adapters = {"scripted": ScriptedAdapter(agent)}
+        dispatcher = Dispatcher(adapters=adapters, pool=pool, policy=TenantPolicy(), audit=audit)
+        supervisor = Supervisor(
+            registry=registry,
+            index=index,
+            dispatcher=dispatcher,
+            database=database,
+            engine=engine,
+            short_runs=short_runs,
+        )
+        world = World(supervisor, dispatcher, registry, index, audit)
+        endpoint = Endpoint(binding=Binding.A2A_JSONRPC, url=f"scripted:{agent.name}")
+        await world.add(agent.name, "scripted", agent.card, endpoint)
+        await supervisor.start()
+        try:
+            yield world
+        finally:
+            await supervisor.stop()
+            database.dispose()
+
+
+async def submit(world: World, key: str = "once", *, waited: bool = True) -> Run:
+    goal = Message(role=Role.USER, parts=(TextPart(text="go"),))
+    return await world.supervisor.submit(
+        Assignment(principal=ALICE, goal=goal, agent_id="far", idempotency_key=key, waited=waited)
+    )
+
+
+def far(play: Callable[[Call, Report], object]) -> ScriptedAgent:
+    return ScriptedAgent("far").on("do", play, description="do it")  # type: ignore[arg-type]  # a play is a coroutine
+
+
+async def test_it_is_told_as_a_run_of_the_engine_is_and_leaves_no_record_there(tmp_path: Path) -> None:
+    async def play(call: Call, report: Report) -> Outcome:
+        await report(TaskBound(remote_task="t"))
+        return answer("done")
+
+    engine = MemoryEngine()
+    async with hub(tmp_path, far(play), engine) as world:
+        short = await world.done(await submit(world))
+        assert engine.records == {}
+        long = await world.done(await submit(world, "other", waited=False))
+        assert list(engine.records) == [long.id]
+        told = [[event.kind for event in await world.supervisor.events(ALICE, run.id)] for run in (short, long)]
+    assert short.state is long.state is RunState.COMPLETED
+    assert (short.parts, [step.agent_id for step in short.steps]) == (long.parts, ["far"])
+    assert told[0] == told[1]
+
+
+async def test_the_same_message_twice_at_once_is_one_call(tmp_path: Path) -> None:
+    calls: list[str] = []
+    go_on = anyio.Event()
+
+    async def play(call: Call, report: Report) -> Outcome:
+        calls.append(call.idempotency_key)
+        await go_on.wait()
+        return answer("done")
+
+    async with hub(tmp_path, far(play), MemoryEngine()) as world:
+        first, second = await submit(world), await submit(world)
+        go_on.set()
+        assert (await world.done(second)).state is RunState.COMPLETED
+    assert first.id == second.id
+    assert len(calls) == 1
+
+
+async def test_a_question_is_asked_by_the_engine_and_the_agent_is_asked_for_its_task(tmp_path: Path) -> None:
+    seen: list[str] = []
+
+    async def play(call: Call, report: Report) -> Outcome:
+        seen.append(call.remote_task or ("answer" if call.resume else "new"))
+        if call.resume is not None:
+            return answer("done")
+        await report(TaskBound(remote_task="t"))
+        return question("Go on?", state={"taskId": "t"})
+
+    engine = MemoryEngine()
+    async with hub(tmp_path, far(play), engine) as world:
+        run = await world.done(await submit(world))
+        assert run.state is RunState.INPUT_REQUIRED
+        assert list(engine.records) == [run.id]
+        await world.supervisor.answer(ALICE, run.id, Answer(parts=(TextPart(text="yes"),), by=ALICE))
+        assert (await world.done(run)).state is RunState.COMPLETED
+    assert seen == ["new", "t", "answer"]
+
+
+async def test_one_that_a_crash_left_is_taken_up_where_its_agent_is(tmp_path: Path) -> None:
+    seen: list[str] = []
+    bound = anyio.Event()
+
+    async def play(call: Call, report: Report) -> Outcome:
+        seen.append(call.remote_task or "new")
+        if call.remote_task:
+            return answer("done")
+        await report(TaskBound(remote_task="t"))
+        bound.set()
+        await anyio.sleep_forever()
+        raise AssertionError("it waits for the end of the hub")
+
+    async with hub(tmp_path, far(play), MemoryEngine()) as world:
+        run = await submit(world)
+        with anyio.fail_after(5):
+            await bound.wait()
+        left = tmp_path / "left"  # what a process that is killed now leaves behind
+        left.mkdir()
+        with closing(connect(tmp_path / "interhub.db")) as before, closing(connect(left / "interhub.db")) as after:
+            before.backup(after)
+    async with hub(left, far(play), MemoryEngine()) as world:
+        assert (await world.done(run)).state is RunState.COMPLETED
+    assert seen == ["new", "t"]
+
+
+async def test_a_canceled_one_stops_its_agent_and_stays_canceled(tmp_path: Path) -> None:
+    begun, stopped = anyio.Event(), anyio.Event()
+
+    async def play(call: Call, report: Report) -> Outcome:
+        begun.set()
+        try:
+            await anyio.sleep_forever()
+        finally:
+            stopped.set()
+        raise AssertionError("it waits to be canceled")
+
+    async with hub(tmp_path, far(play), MemoryEngine()) as world:
+        run = await submit(world)
+        with anyio.fail_after(5):
+            await begun.wait()
+            assert (await world.supervisor.cancel(ALICE, run.id)).state is RunState.CANCELED
+            await stopped.wait()
+        assert (await world.done(run)).state is RunState.CANCELED
