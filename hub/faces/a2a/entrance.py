@@ -77,7 +77,8 @@ class A2aEntrance:
         message, metadata, wanted = params.get("message"), params.get("metadata", {}), params.get("configuration", {})
         if not params.keys() <= _PARAMS or not isinstance(metadata, dict) or not isinstance(wanted, dict):
             return None
-        if not wanted.keys() <= _CONFIGURATION or wanted.get("returnImmediately", False) is not False:
+        configuration = cast("dict[str, Json]", wanted)
+        if not configuration.keys() <= _CONFIGURATION or configuration.get("returnImmediately", False) is not False:
             return None
         read = plain_message(message)
         if read is None:
