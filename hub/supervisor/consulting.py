@@ -116,7 +116,8 @@ class Consulting:
 
             envelope = mapping(await durable.step(f"{name}#{dialogue.number}", body))
             ledger.take_usage(usage_from_json(mapping(envelope.get("usage"))))
-            tell(model_payload(envelope))
+            if "purpose" in envelope:  # else there was nothing to ask it
+                tell(model_payload(envelope))
             if envelope.get("again") is not True:
                 return envelope
             dialogue.take(envelope)
