@@ -160,8 +160,6 @@ def _wanted(endpoint: Endpoint, needs: SecurityNeeds, given: Mapping[str, str]) 
         BadEndpoint: none of the card's can be satisfied.
     """
     at_hand = set(given) | {name for name, scheme in needs.schemes.items() if _in_headers(scheme, endpoint.headers)}
-    if not needs.requirements and not needs.of_skills:
-        return dict.fromkeys(given, ())  # nobody says what is needed: what was given is
     wanted: dict[str, tuple[str, ...]] = {}
     possible = [each for each in needs.requirements if each.keys() <= at_hand]
     if needs.requirements and not possible:
@@ -181,7 +179,8 @@ def _wanted(endpoint: Endpoint, needs: SecurityNeeds, given: Mapping[str, str]) 
     for together in chosen:
         for name, scopes in together.items():
             wanted[name] = tuple(dict.fromkeys((*wanted.get(name, ()), *scopes)))
-    return wanted
+    # What the operator gave is sent, also where the card asks for nothing that it is for.
+    return wanted if wanted.keys() & given.keys() else dict.fromkeys(given, ())
 
 
 def _in_headers(scheme: Scheme, headers: Mapping[str, str]) -> bool:

@@ -10,7 +10,9 @@ import pytest
 
 from interhub.adapters import BadEndpoint, Call, Completed, DataPart, Principal, RemoteDenied, ignore
 from interhub.adapters.a2a import A2aAdapter
-from interhub.agent_cards import Binding, Endpoint
+from interhub.adapters.a2a.credentials import credentials_for
+from interhub.agent_cards import Binding, Endpoint, Json
+from interhub.agent_cards.security import read_security
 from tests.support.processes import ROOT, Peer, peer
 
 pytestmark = pytest.mark.anyio
@@ -143,3 +145,22 @@ async def test_a_variable_that_is_not_set_is_named_and_nothing_is_sent(guarded: 
         async with adapter.connect(card.interfaces[0], card=card, label="header"):
             raise AssertionError("connected without its key")
     assert len(journal(guarded, "header")) == before
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {},
+        {"securityRequirements": [{"schemes": {}}]},
+        {"skills": [{"id": "s", "securityRequirements": [{"schemes": {"other": {"list": []}}}]}]},
+    ],
+    ids=["nothing is asked", "nobody need be known", "a skill asks for another"],
+)
+def test_what_the_operator_gave_is_sent_also_where_the_card_does_not_ask_for_it(asked: dict[str, Json]) -> None:
+    key: Json = {"apiKeySecurityScheme": {"location": "header", "name": "X-Key"}}
+    needs = read_security({"securitySchemes": {"key": key, "other": key}, **asked})
+    endpoint = Endpoint(
+        binding=Binding.A2A_JSONRPC, url="https://a.example.com/", options={"credentials": {"key": "${KEY}"}}
+    )
+    found = credentials_for(endpoint, needs, card_url=endpoint.url, env=ENV)
+    assert found.headers == {"X-Key": "open sesame"}
