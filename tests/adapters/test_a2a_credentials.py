@@ -147,15 +147,14 @@ async def test_a_variable_that_is_not_set_is_named_and_nothing_is_sent(guarded: 
     assert len(journal(guarded, "header")) == before
 
 
-@pytest.mark.parametrize(
-    "asked",
-    [
-        {},
-        {"securityRequirements": [{"schemes": {}}]},
-        {"skills": [{"id": "s", "securityRequirements": [{"schemes": {"other": {"list": []}}}]}]},
-    ],
-    ids=["nothing is asked", "nobody need be known", "a skill asks for another"],
-)
+ASKED: list[dict[str, Json]] = [
+    {},
+    {"securityRequirements": [{"schemes": {}}]},
+    {"skills": [{"id": "s", "securityRequirements": [{"schemes": {"other": {"list": []}}}]}]},
+]
+
+
+@pytest.mark.parametrize("asked", ASKED, ids=["nothing is asked", "nobody need be known", "a skill asks for another"])
 def test_what_the_operator_gave_is_sent_also_where_the_card_does_not_ask_for_it(asked: dict[str, Json]) -> None:
     key: Json = {"apiKeySecurityScheme": {"location": "header", "name": "X-Key"}}
     needs = read_security({"securitySchemes": {"key": key, "other": key}, **asked})
