@@ -17,7 +17,7 @@ from statistics import median, quantiles
 from typing import Any
 from urllib.parse import urlsplit
 
-INTERHUB = (sys.executable, "-m", "interhub.hub.cli")
+INTERHUB: tuple[str, ...] = (sys.executable, "-m", "interhub.hub.cli")
 START_S = 60.0
 QUIET = {"OTEL_INSTRUMENTATION_A2A_SDK_ENABLED": "false"}
 

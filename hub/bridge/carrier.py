@@ -278,8 +278,8 @@ class _Carrier:
                 await self._host.write({"jsonrpc": "2.0", "method": method, "params": params})
         uris: object = honoured.get("resourceSubscriptions")
         for uri in cast("list[object]", uris) if isinstance(uris, list) else []:
-            params = {"uri": uri, "_meta": {SUBSCRIPTION_KEY: subscription}}
-            await self._host.write({"jsonrpc": "2.0", "method": "notifications/resources/updated", "params": params})
+            updated = {"uri": uri, "_meta": {SUBSCRIPTION_KEY: subscription}}
+            await self._host.write({"jsonrpc": "2.0", "method": "notifications/resources/updated", "params": updated})
 
     # The legacy session
 

@@ -5,7 +5,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from interhub.agent_cards import AgentCard, Capability, Kind, findings, invisible, may_hide, visible, visible_json
+from interhub.agent_cards import (
+    AgentCard,
+    Capability,
+    JsonObject,
+    Kind,
+    findings,
+    invisible,
+    may_hide,
+    visible,
+    visible_json,
+)
 
 
 @pytest.mark.parametrize(
@@ -55,7 +65,7 @@ def test_the_quick_look_misses_nothing(value: object) -> None:
 
 
 def test_findings_name_the_place_and_the_characters_in_schemas_too() -> None:
-    schema = {"type": "object", "properties": {"a\u200b": {"type": "string"}}}
+    schema: JsonObject = {"type": "object", "properties": {"a\u200b": {"type": "string"}}}
     card = AgentCard(
         name="sly\u2060",
         capabilities=(

@@ -22,7 +22,7 @@ ERAS = ["modern", "legacy"]
 CAPABILITIES: dict[str, Any] = {"elicitation": {}, "sampling": {}, "roots": {}}
 ABLE = {"io.modelcontextprotocol/clientCapabilities": CAPABILITIES}
 TASKS = "io.modelcontextprotocol/tasks"
-KNOWS_TASKS = {"io.modelcontextprotocol/clientCapabilities": {"extensions": {TASKS: {}}}}
+KNOWS_TASKS: dict[str, Any] = {"io.modelcontextprotocol/clientCapabilities": {"extensions": {TASKS: {}}}}
 PROFILES = """
 [catalogue.profiles.sums]
 mode = "all"

@@ -1,6 +1,6 @@
 """A call of an MCP server's tool that a person must approve first: no request to relay, but a run that asks."""
 
-from typing import Any, cast
+from typing import Any
 
 import mcp_types as types
 
@@ -31,4 +31,4 @@ async def asked_call(
         result = error_result(str(refused), refused.parts)
     except AdapterError as error:
         result = error_result(str(error))
-    return cast("dict[str, Any]", result.model_dump(by_alias=True, mode="json", exclude_none=True))
+    return result.model_dump(by_alias=True, mode="json", exclude_none=True)

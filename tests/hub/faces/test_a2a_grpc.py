@@ -47,8 +47,8 @@ async def hub() -> AsyncGenerator[GrpcSite]:
             server.serving(site.a2a.handler),
             grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel,
         ):
-            new = A2AServiceStub(channel)  # type: ignore[no-untyped-call]  # generated
-            yield GrpcSite(site=site, stub=new, old=OldStub(channel))
+            new, old = A2AServiceStub(channel), OldStub(channel)  # type: ignore[no-untyped-call]  # generated
+            yield GrpcSite(site=site, stub=new, old=old)
 
 
 def by(key: str = "alice-key", version: str = "1.0", **more: str) -> tuple[tuple[str, str], ...]:

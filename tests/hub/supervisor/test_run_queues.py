@@ -70,7 +70,7 @@ async def test_a_tenant_whose_queue_is_full_keeps_no_other_waiting_and_all_end(t
         held.let_go.set()  # each has a child, which takes no place in the queue that its parent holds
         await held.until(6)
         with anyio.fail_after(15):
-            while set((await engine.states([*ids, "b0"])).values()) != {EngineState.DONE}:
+            while set((await engine.states([*ids, "b0"])).values()) != {EngineState.DONE}:  # noqa: ASYNC110
                 await anyio.sleep(0.05)
 
 
