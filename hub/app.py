@@ -447,7 +447,18 @@ def _push_noted(audit: AuditLog) -> Callable[[PushConfig, str], None]:
 
 
 def _policy(settings: Settings) -> RulePolicy:
-    rules = [Rule(**{**each.model_dump(), "effect": Effect(each.effect)}) for each in settings.policy.rules]
+    rules = [
+        Rule(
+            effect=Effect(each.effect),
+            principals=each.principals,
+            agents=each.agents,
+            capabilities=each.capabilities,
+            why=each.why,
+            answer_by=each.answer_by,
+            expires_s=each.expires_s,
+        )
+        for each in settings.policy.rules
+    ]
     return RulePolicy(rules, TenantPolicy())
 
 

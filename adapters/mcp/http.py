@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, cast
 from urllib.parse import urlsplit
 
 import httpx2
@@ -279,7 +279,7 @@ def _number(body: bytes) -> int | str | None:
         message = orjson.loads(body)
     except orjson.JSONDecodeError:
         return None
-    number = message.get("id") if isinstance(message, dict) else None
+    number = cast("dict[str, object]", message).get("id") if isinstance(message, dict) else None
     return number if isinstance(number, int | str) else None
 
 

@@ -219,7 +219,7 @@ class Supervisor:
             AdapterError: the agent failed, or the answer was refused.
         """
         bound = direct_digest(agent, call)
-        state = mapping(call.resume.state) if call.resume is not None else {}
+        state = mapping(call.resume.state if call.resume is not None else None)
         resume = call.resume if state.get("call") == bound else None
         call = replace(call, resume=resume, idempotency_key=f"{call.idempotency_key}#{bound}")
         outcome = await SupervisedConnection(self, agent.id, directly=True).call(call, report)

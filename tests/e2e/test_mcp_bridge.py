@@ -131,7 +131,7 @@ async def test_a_host_of_today_is_asked_for_all_of_them_at_once(hub: HubProcess)
             "greeting": "sampling/createMessage",
             "client_roots": "roots/list",
         }
-        given = {
+        given: dict[str, Any] = {
             "user_name": {"action": "accept", "content": {"name": "Ada"}},
             "greeting": {"role": "assistant", "content": {"type": "text", "text": "Hi"}, "model": "none"},
             "client_roots": {"roots": []},
