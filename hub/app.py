@@ -38,6 +38,7 @@ from interhub.hub.dispatch import Dispatcher
 from interhub.hub.errors import BadRequest, SettingsInvalid
 from interhub.hub.faces.http import KEYS_PATH, Entrance, Perimeter
 from interhub.hub.faces.refusals import exception_handlers
+from interhub.hub.flights import FlightLimits
 from interhub.hub.front import Faces, LateFaces, McpFirst, McpPlaces, Rest
 from interhub.hub.grpc_port import GrpcPort, grpc_address, open_grpc_port
 from interhub.hub.guards import GuardLimits, Guards, SqlAccounts
@@ -135,6 +136,11 @@ async def application(settings: Settings, home: DataDir, url: str) -> AsyncGener
             audit=audit,
             witness=health,
             guards=guards,
+            limits=FlightLimits(
+                per_agent=settings.limits.calls_per_agent,
+                per_principal=settings.limits.calls_per_principal,
+                wait_s=settings.limits.call_queue_s,
+            ),
         )
         supervisor = Supervisor(
             registry=registry,
@@ -315,6 +321,7 @@ def _protocol_faces(
         state_key=state_key,
         runs=hub,
         question_wait_s=settings.mcp.question_wait_s,
+        silence_s=timeout_s,
         session_idle_s=settings.mcp.session_idle_s,
     )
     signing = SigningKeys(home, settings.cards.signing_key)

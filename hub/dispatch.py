@@ -1,7 +1,7 @@
 """The direct path: principal, policy, budget, pooled connection, audit. Every call to any agent passes here once."""
 
-from collections.abc import Callable, Generator, Mapping
-from contextlib import AbstractAsyncContextManager, contextmanager
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -29,7 +29,8 @@ from interhub.adapters.pool import ConnectionState, Held, PoolKey
 from interhub.registry import Agent
 
 from .audit import AuditLog, AuditRecord
-from .errors import BudgetExceeded, NotAllowed, problem_of
+from .errors import BudgetExceeded, NotAllowed, TooManyCalls, problem_of
+from .flights import FlightLimits, Flights
 from .guards import Guards
 from .policy import Allow, Ask, Decision, Deny, Policy, matches
 from .tracing import carrier_of, spans_are_exported
@@ -53,13 +54,17 @@ Record: TypeAlias = Callable[[Agent, Call, str, float], None]
 class Pass:
     """A call that has been let through, and is carried by a face that speaks the agent's protocol itself.
 
-    Ends with `end` or `hand_on`, once.
+    Ends with `end` or `hand_on`, once. It is counted among the calls under way until then, or until it is dropped.
     """
 
-    __slots__ = ("_agent", "_record", "_span", "_started", "call", "trace")
+    __slots__ = ("_agent", "_flights", "_record", "_span", "_started", "call", "trace")
 
-    def __init__(self, agent: Agent, call: Call, record: Record, parent: Context | None) -> None:
+    def __init__(
+        self, agent: Agent, call: Call, record: Record, parent: Context | None, flights: Flights | None = None
+    ) -> None:
+        """`flights` has counted the call in."""
         self._agent = agent
+        self._flights = flights
         self.call = call
         """The call, with its mark."""
         self._record = record
@@ -79,6 +84,7 @@ class Pass:
         """Record how it ended."""
         if self._span is not None:
             self._span.end()
+        self._count_out()
         self._record(self._agent, self.call, outcome, self._started)
 
     @contextmanager
@@ -91,6 +97,15 @@ class Pass:
             yield
         finally:
             _began.reset(token)
+            self._count_out()
+
+    def __del__(self) -> None:
+        self._count_out()  # a call that was not made after all
+
+    def _count_out(self) -> None:
+        if (flights := self._flights) is not None:
+            self._flights = None
+            flights.give((self._agent.tenant, self._agent.id), self.call.principal.key)
 
 
 class Pool(Protocol):
@@ -133,8 +148,10 @@ class Dispatcher:
         audit: AuditLog,
         witness: Witness | None = None,
         guards: Guards | None = None,
+        limits: FlightLimits | None = None,
     ) -> None:
         self.guards = guards or Guards()
+        self._flights = Flights(limits or FlightLimits())
         self._adapters = adapters
         self._pool = pool
         self._policy = policy
@@ -199,14 +216,38 @@ class Dispatcher:
     def let_through(self, agent: Agent, call: Call, *, parent: Context | None = None) -> Pass | None:
         """Let a call through that may go ahead at once; None where budget or policy have something to say about it.
 
-        What they say is for `call` or `admit`, which record it. `parent` is the trace that the call belongs to, where
-        that is not the current one.
+        What they say is for `call` or `admit`, which record it; None too where it has to wait its turn. `parent` is
+        the trace that the call belongs to, where that is not the current one.
         """
         if call.budget.depth < 0 or not isinstance(self._policy.decide(agent, call), Allow):
             return None
         if self.guards.limits.marked and matches(call.principal, self.guards.limits.marked):
             return None
-        return Pass(agent, self.marked(agent, another(call, budget=self.guards.budget())), self._ended, parent)
+        outgoing = self.marked(agent, another(call, budget=self.guards.budget()))
+        if not self._flights.take((agent.tenant, agent.id), call.principal.key):
+            return None
+        return Pass(agent, outgoing, self._ended, parent, self._flights)
+
+    @asynccontextmanager
+    async def under_way(self, agent: Agent, call: Call) -> AsyncGenerator[None]:
+        """Count a direct call while the block lasts, waiting its turn first. One that was handed on is counted already.
+
+        Raises:
+            TooManyCalls: the agent or the caller has as many as may be, and none ended in time.
+        """
+        if _began.get() is not None:
+            yield
+            return
+        place = (agent.tenant, agent.id), call.principal.key
+        try:
+            await self._flights.enter(*place)
+        except TooManyCalls as full:
+            self.record(agent, call, decision="allow", outcome=problem_of(full).status.reason)
+            raise
+        try:
+            yield
+        finally:
+            self._flights.give(*place)
 
     def marked(self, agent: Agent, call: Call) -> Call:
         """Return a call with the mark that it carries to its agent."""
@@ -230,12 +271,18 @@ class Dispatcher:
         Raises:
             NotAllowed: the policy says no.
             BudgetExceeded: the tree may not go deeper.
+            TooManyCalls: the agent or the caller has as many direct calls under way as may be.
             AdapterError: what the adapter raises.
         """
         if call.budget.depth < 0:
             raise BudgetExceeded("levels of delegation", 0)
-        if not admitted:
-            self.admit(agent, call)
+        if admitted:
+            return await self._call(agent, call, report)
+        self.admit(agent, call)
+        async with self.under_way(agent, call):
+            return await self._call(agent, call, report)
+
+    async def _call(self, agent: Agent, call: Call, report: Report) -> Outcome:
         started = began()
         outcome = "failed"
         with tracer.start_as_current_span(

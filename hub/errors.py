@@ -15,6 +15,7 @@
     ├── TriggerExists            there is a trigger of that name
     ├── HookRefused              a webhook's request does not prove where it comes from
     ├── BudgetExceeded           the whole tree of a delegation has used what it was given
+    ├── TooManyCalls             as many direct calls as may be are under way; later one may go
     ├── DelegationLoop           an agent would be called below itself
     ├── StepTimeout              a step took longer than its plan lets it
     ├── OutputInvalid            what a step gave does not fit what its plan wants
@@ -240,6 +241,19 @@ class BudgetExceeded(HubError):
         return f"the delegation has reached its limit of {self.limit:g} {self.what}"
 
 
+class TooManyCalls(HubError):
+    """As many direct calls are under way as may be, and none ended while this one waited. It was not made."""
+
+    def __init__(self, whose: str, most: int, setting: str) -> None:
+        super().__init__(whose, most, setting)
+        self.whose = whose
+        self.most = most
+        self.setting = setting
+
+    def __str__(self) -> str:
+        return f"{self.whose} has {self.most} calls under way, which is the most ({self.setting}); try again later"
+
+
 class DelegationLoop(HubError):
     """An agent would be called below itself: A calls B, and B calls A."""
 
@@ -425,6 +439,7 @@ TABLE: Mapping[type[Exception], Status] = {
     TriggerExists: Status(http=409, jsonrpc=-32602, reason="TRIGGER_EXISTS"),
     HookRefused: Status(http=401, jsonrpc=-32600, reason="WEBHOOK_REFUSED"),
     BudgetExceeded: Status(http=429, jsonrpc=-32603, reason="BUDGET_EXCEEDED"),
+    TooManyCalls: Status(http=429, jsonrpc=-32603, reason="TOO_MANY_CALLS"),
     DelegationLoop: Status(http=409, jsonrpc=-32603, reason="DELEGATION_LOOP"),
     StepTimeout: Status(http=504, jsonrpc=-32603, reason="STEP_TIMEOUT"),
     OutputInvalid: Status(http=502, jsonrpc=-32603, reason="OUTPUT_INVALID"),
@@ -464,5 +479,7 @@ def problem_of(error: BaseException) -> Problem:
             details: dict[str, Json] = {}
             if isinstance(error, PlanInvalid):
                 details["mistakes"] = [{"where": mistake.where, "what": mistake.what} for mistake in error.mistakes]
+            if isinstance(error, TooManyCalls):
+                details["retryable"] = True
             return Problem(status=status, message=str(error), details=details)
     return Problem(status=INTERNAL, message="the hub failed; its log says why")

@@ -1,6 +1,7 @@
 """The hub's verbs. Every face calls these and nothing below them."""
 
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from difflib import get_close_matches
@@ -293,6 +294,14 @@ class Hub:
     def let_through(self, agent: Agent, call: Call, *, parent: Context | None = None) -> Pass | None:
         """Let a call through that a face carries itself; None where it is not simply allowed (see `admit`)."""
         return self._dispatcher.let_through(agent, call, parent=parent)
+
+    def under_way(self, agent: Agent, call: Call) -> AbstractAsyncContextManager[None]:
+        """Count one request of a relay while the block lasts, waiting its turn first.
+
+        Raises:
+            TooManyCalls: on entering: the agent or the caller has as many under way as may be.
+        """
+        return self._dispatcher.under_way(agent, call)
 
     def record(self, agent: Agent, call: Call, *, outcome: str, started: float) -> None:
         """Append the audit record of one request of a relay; `started` is a `perf_counter()`."""

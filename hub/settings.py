@@ -108,7 +108,17 @@ class Limits(Section):
     """What a call, and an agent, may take."""
 
     call_timeout_s: float = Field(
-        default=600.0, gt=0, description="Seconds one direct call over MCP may last; runs have limits of their own."
+        default=600.0,
+        gt=0,
+        description="Seconds one direct call over MCP may last, and at `/agents/{id}/mcp` that an MCP server may say "
+        "nothing of one; runs have limits of their own.",
+    )
+    calls_per_agent: int = Field(
+        default=256, ge=1, description="Direct calls of one agent under way at once; runs are limited by `queues`."
+    )
+    calls_per_principal: int = Field(default=256, ge=1, description="Direct calls of one caller under way at once.")
+    call_queue_s: float = Field(
+        default=30.0, ge=0, description="Seconds a direct call beyond these waits its turn before it is refused."
     )
     connection_idle_s: float = Field(
         default=300.0, gt=0, description="Seconds after which an unused connection to an agent is closed."

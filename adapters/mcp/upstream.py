@@ -31,7 +31,7 @@ class Upstream:
     ) -> None:
         self._opener = opener
         self._label = label
-        self._backoff = backoff or Backoff(first_s=0.2, cap_s=30.0)
+        self._backoff = backoff or Backoff(first_s=0.2, cap_s=30.0, rest_after=10)
         self._clock = clock
         self._attempt: _Attempt | None = None
         self._wanted = anyio.Event()

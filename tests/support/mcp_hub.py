@@ -1,7 +1,7 @@
 """The MCP face of single agents, with as little hub behind it as there can be: a pool, and a dictionary of agents."""
 
 from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from datetime import UTC, datetime
 from typing import Any, cast
 
@@ -104,6 +104,9 @@ class SmallHub:
 
     def marked(self, agent: Agent, call: Call) -> Call:
         return call
+
+    def under_way(self, agent: Agent, call: Call) -> AbstractAsyncContextManager[None]:
+        return nullcontext()
 
     def asks_first(self, agent: Agent, call: Call) -> bool:
         return False

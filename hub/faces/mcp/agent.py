@@ -8,6 +8,7 @@ import secrets
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
+from math import inf
 
 import anyio
 import anyio.abc
@@ -57,12 +58,14 @@ class McpAgentFace:
         runs: RunHub | None = None,
         session_idle_s: float = SESSION_IDLE_S,
         question_wait_s: float = QUESTION_WAIT_S,
+        silence_s: float = inf,
     ) -> None:
         """Take the hub, and what puts calls to agents that are no MCP servers.
 
         `state_key` (32 bytes or more) seals what modern clients keep between the rounds of a question; replicas share
-        one. With `runs`, the hub supplies the Tasks extension to agents that are no MCP servers. `security` checks Host
-        and Origin once more, for a face that stands alone.
+        one. A relayed call ends when its server has said nothing for `silence_s`. With `runs`, the hub supplies the
+        Tasks extension to agents that are no MCP servers. `security` checks Host and Origin once more, for a face that
+        stands alone.
         """
         self._hub = hub
         self._calls = calls
@@ -71,6 +74,7 @@ class McpAgentFace:
         self._runs = runs
         self._session_idle_s = session_idle_s
         self._question_wait_s = question_wait_s
+        self._silence_s = silence_s
         self._served: dict[tuple[str, str], _Served] = {}
         self._tasks: anyio.abc.TaskGroup | None = None
         direct = DirectRelay(hub, self._relay_now, session_idle_s=session_idle_s)
@@ -156,6 +160,7 @@ class McpAgentFace:
                 self._calls,
                 state_key=self._state_key,
                 question_wait_s=self._question_wait_s,
+                silence_s=self._silence_s,
             )
         return AgentTools(
             self._calls, agent, state_key=self._state_key, question_wait_s=self._question_wait_s, runs=self._runs

@@ -1,7 +1,7 @@
 """What the MCP face of a single agent needs of the hub."""
 
 from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Protocol
 
 from opentelemetry.context import Context as TraceContext
@@ -63,6 +63,14 @@ class AgentHub(Protocol):
 
     def asks_first(self, agent: Agent, call: Call) -> bool:
         """Whether the policy wants a person asked before this call."""
+        ...
+
+    def under_way(self, agent: Agent, call: Call) -> AbstractAsyncContextManager[None]:
+        """Count one request of a relay while the block lasts, waiting its turn first.
+
+        Raises:
+            TooManyCalls: on entering: the agent or the caller has as many under way as may be.
+        """
         ...
 
     def record(self, agent: Agent, call: Call, *, outcome: str, started: float) -> None:

@@ -1,6 +1,7 @@
 """The way of one client of the older era to an MCP server, of either era, for as long as its session lasts."""
 
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from typing import Any, cast
 
 import anyio
@@ -16,6 +17,7 @@ from interhub.adapters.mcp.relay import Answered, Begun, McpRelay, RelaySession,
 from interhub.agent_cards import JsonObject
 
 from .agent_hub import AgentHub, gone, relay_of
+from .agent_silence import Silence
 from .agent_wire import OURS, RESERVED, SUBSCRIPTION_ID, Context, ask, meta_of, params_of, said, tell, tell_session
 
 _MOST_ROUNDS = 32
@@ -68,6 +70,8 @@ class Leg:
         self._relisten = anyio.Event()
         self._unheard: list[anyio.Event] = []
         self._mending = anyio.Lock()
+        self._silences: set[Silence] = set()
+        """Of the requests under way."""
 
     async def run(self, *, task_status: anyio.abc.TaskStatus[None]) -> None:
         """Hold the way open until the client's session ends, or it breaks.
@@ -133,19 +137,28 @@ class Leg:
             **({"instructions": answer["instructions"]} if "instructions" in answer else {}),
         }
 
-    async def request(self, ctx: Context, tasks: anyio.abc.TaskGroup) -> dict[str, Any]:
+    async def request(self, ctx: Context, tasks: anyio.abc.TaskGroup, silence: Silence) -> dict[str, Any]:
         """Send a request on and return its result.
+
+        `silence` is told what the server says, and when the client is asked.
 
         Raises:
             MCPError: the server answered with an error.
             AdapterError: it could not be reached; the next request tries anew.
         """
+        self._silences.add(silence)
+        try:
+            return await self._requested(ctx, tasks, silence)
+        finally:
+            self._silences.discard(silence)
+
+    async def _requested(self, ctx: Context, tasks: anyio.abc.TaskGroup, silence: Silence) -> dict[str, Any]:
         await self._mend(tasks)
         session = self._session
         if session is None:
-            return await self._bridged(ctx)
+            return await self._bridged(ctx, silence)
         try:
-            return await self._relayed(ctx, session)
+            return await self._relayed(ctx, session, silence)
         except SessionGone:
             self._break()
         except AdapterError:
@@ -155,7 +168,7 @@ class Leg:
         session = self._session
         if session is None:
             raise gone(self._agent_id)
-        return await self._relayed(ctx, session)
+        return await self._relayed(ctx, session, silence)
 
     def begin(self, method: str, params: dict[str, Any], trace: Mapping[str, str], *, repeatable: bool) -> Begun | None:
         """Send a request directly; None where that cannot be done now. What `shown` does not show is to be handed over.
@@ -190,7 +203,11 @@ class Leg:
 
     async def _own(self, upstream: McpRelay, begin: Callable[[], None]) -> None:
         async def ask_session(method: str, params: JsonObject) -> JsonObject:
-            return await ask(self._greeted, method, params, within=False)
+            # It does not say which request it asks for, so the client is asked for all of them.
+            with ExitStack() as asked:
+                for silence in self._silences:
+                    asked.enter_context(silence.broken())
+                return await ask(self._greeted, method, params, within=False)
 
         async with upstream.session(
             version=self._version,
@@ -203,12 +220,14 @@ class Leg:
             begin()
             await self._stop.wait()
 
-    async def _relayed(self, ctx: Context, session: RelaySession) -> dict[str, Any]:
+    async def _relayed(self, ctx: Context, session: RelaySession, silence: Silence) -> dict[str, Any]:
         async def notify(method: str, params: JsonObject) -> None:
+            silence.heard()
             await tell(ctx, method, params)
 
         async def ask_client(method: str, params: JsonObject) -> JsonObject:
-            return await ask(ctx, method, params)
+            with silence.broken():
+                return await ask(ctx, method, params)
 
         return dict(await session.request(ctx.method, params_of(ctx), notify=notify, ask=ask_client))
 
@@ -287,7 +306,7 @@ class Leg:
                 await anyio.sleep(_RELISTEN.wait_s(failures))
         heard.set()
 
-    async def _bridged(self, ctx: Context) -> dict[str, Any]:
+    async def _bridged(self, ctx: Context, silence: Silence) -> dict[str, Any]:
         upstream = self._shared
         if upstream is None:
             raise gone(self._agent_id)
@@ -309,6 +328,7 @@ class Leg:
                 pass
 
         async def notify(method: str, note: JsonObject) -> None:
+            silence.heard()
             await tell(ctx, method, note)
 
         headers = self._param_headers(params) if ctx.method == "tools/call" else {}
@@ -320,7 +340,8 @@ class Leg:
                 return _aged(result)
             answers: dict[str, Any] = {}
             for key, request in cast("dict[str, dict[str, Any]]", result.get("inputRequests") or {}).items():
-                answers[key] = await ask(ctx, request["method"], request.get("params") or {})
+                with silence.broken():
+                    answers[key] = await ask(ctx, request["method"], request.get("params") or {})
             params.pop("requestState", None)
             if result.get("requestState") is not None:
                 params["requestState"] = result["requestState"]

@@ -10,6 +10,7 @@ Either side may be of either era:
 """
 
 from collections.abc import Mapping
+from math import inf
 from typing import Any, cast
 
 import anyio
@@ -25,7 +26,7 @@ from mcp.shared.subscriptions import event_from_wire
 from mcp_types.methods import CACHEABLE_METHODS
 from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS, MODERN_PROTOCOL_VERSIONS
 
-from interhub.adapters import DELEGATION_KEY, Call, Principal
+from interhub.adapters import DELEGATION_KEY, Call, Principal, RemoteTimeout
 from interhub.adapters.mcp.relay import Asked, McpRelay, ServerFacts
 from interhub.adapters.mcp.target import LENDABLE
 from interhub.adapters.mcp.tasks import name_header
@@ -38,6 +39,7 @@ from interhub.registry import Agent
 from .agent_asked import asked_call
 from .agent_hub import AgentHub, gone, relay_of
 from .agent_leg import Leg, keep, leg_of, result_of
+from .agent_silence import Silence
 from .agent_wire import (
     OURS,
     RESERVED,
@@ -82,14 +84,17 @@ class Relay:
         *,
         state_key: bytes,
         question_wait_s: float,
+        silence_s: float = inf,
     ) -> None:
         """Take the hub, the agent, and what makes the calls that a person is asked about first.
 
+        `silence_s` is how long a request that uses a capability may go without a word of the server.
         `state_key` seals the agent's states, and marks the ids of its tasks.
         """
         self._hub = hub
         self._calls = calls
         self._question_wait_s = question_wait_s
+        self._silence_s = silence_s
         self._task_ids = TaskIds(state_key, agent=f"{agent.tenant}/{agent.id}")
         self._tasks = tasks
         self.agent = agent
@@ -135,7 +140,7 @@ class Relay:
             principal = principal_of(ctx)
             kind, key = USES.get(ctx.method, (None, ""))
             if kind is None:
-                return await self._request(ctx, principal)
+                return await self._request(ctx, principal, Silence())
             return await self._use(ctx, principal, kind, key)
         except OURS as error:
             raise said(error) from error
@@ -157,10 +162,19 @@ class Relay:
         call = self._hub.marked(self.agent, await self._hub.enter(self.agent, call, mark_in(meta)))
         self._hub.admit(self.agent, call)
         ctx.params = {**params, "_meta": {**meta, DELEGATION_KEY: call.mark}}
+        async with self._hub.under_way(self.agent, call):
+            return await self._recorded(ctx, principal, call)
+
+    async def _recorded(self, ctx: Context, principal: Principal, call: Call) -> HandlerResult:
         started = began()
         outcome = "canceled"
+        silence = Silence(self._silence_s)
         try:
-            result = await self._request(ctx, principal)
+            try:
+                with silence.limited():
+                    result = await self._request(ctx, principal, silence)
+            except TimeoutError:
+                raise RemoteTimeout(self.agent.id, silence.limit_s) from None
             asked = isinstance(result, dict) and result.get("resultType") == "input_required"
             outcome = "input_required" if asked else "completed"
             return result
@@ -173,10 +187,10 @@ class Relay:
         finally:
             self._hub.record(self.agent, call, outcome=outcome, started=started)
 
-    async def _request(self, ctx: Context, principal: Principal) -> HandlerResult:
+    async def _request(self, ctx: Context, principal: Principal, silence: Silence) -> HandlerResult:
         if is_modern(ctx):
             async with relay_of(self._hub, principal, self.agent.id) as upstream:
-                return await self._modern(ctx, principal, upstream)
+                return await self._modern(ctx, principal, upstream, silence)
             raise gone(self.agent.id)
         if ctx.method == "initialize":
             way = Leg(self._hub, self.agent.id, principal, ctx, self._refuses_handshake, self._param_headers)
@@ -184,7 +198,7 @@ class Relay:
         leg = leg_of(ctx)
         if leg is None:
             raise MCPError(types.INVALID_REQUEST, "the session begins with `initialize`")
-        return await leg.request(ctx, self._tasks)
+        return await leg.request(ctx, self._tasks, silence)
 
     async def _greet(self, ctx: Context, leg: Leg) -> dict[str, Any]:
         await self._tasks.start(leg.run)
@@ -201,14 +215,14 @@ class Relay:
 
     # A modern client
 
-    async def _modern(self, ctx: Context, principal: Principal, upstream: McpRelay) -> dict[str, Any]:
+    async def _modern(self, ctx: Context, principal: Principal, upstream: McpRelay, silence: Silence) -> dict[str, Any]:
         if ctx.method == "initialize":
             raise MCPError(types.METHOD_NOT_FOUND, "Method not found", "initialize")
         facts = await upstream.facts()
         if ctx.method == "server/discover":
             return _discovered(facts)
         if not facts.modern:
-            return await self._bridged(ctx, principal, upstream)
+            return await self._bridged(ctx, principal, upstream, silence)
         headers: dict[str, str] = {}
         if ctx.request is not None:
             headers = {name: value for name, value in ctx.request.headers.items() if name.startswith(_PARAM_HEADER)}
@@ -221,6 +235,7 @@ class Relay:
             headers |= name_header(task_id)
 
         async def notify(method: str, note: JsonObject) -> None:
+            silence.heard()
             await tell(ctx, method, self._task_ids.notified(method, note, owner))
 
         reply = await upstream.send(ctx.method, params, owner=owner, notify=notify, headers=headers)
@@ -229,7 +244,9 @@ class Relay:
             result["_meta"] = {**meta_of(result), SUBSCRIPTION_ID: ctx.request_id}
         return result
 
-    async def _bridged(self, ctx: Context, principal: Principal, upstream: McpRelay) -> dict[str, Any]:
+    async def _bridged(
+        self, ctx: Context, principal: Principal, upstream: McpRelay, silence: Silence
+    ) -> dict[str, Any]:
         """Serve a modern client's request with a server of the older era."""
         if ctx.method == "subscriptions/listen":
             return await self._listen_bridged(ctx, principal, upstream)
@@ -239,6 +256,7 @@ class Relay:
         params["_meta"] = unenveloped(params)
 
         async def notify(method: str, note: JsonObject) -> None:
+            silence.heard()
             if method != "notifications/message" or types.LOG_LEVEL_META_KEY in meta_of(params_of(ctx)):
                 await tell(ctx, method, note)
 

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable
 from hashlib import sha256
-from typing import Any
+from typing import Any, cast
 
 import mcp_types as types
 import structlog
@@ -12,7 +12,7 @@ from mcp.shared.exceptions import MCPError
 
 from interhub.adapters import AdapterError, Completed, RemoteRefused
 from interhub.adapters.schemas import ArgumentCheck
-from interhub.agent_cards import Capability, Kind
+from interhub.agent_cards import Capability, JsonObject, Kind, visible, visible_json
 from interhub.hub.errors import HubError
 from interhub.registry import Agent
 
@@ -53,9 +53,9 @@ class AgentTools:
         self.server = ChangingServer(
             agent.id,
             version=agent.card.version,
-            title=agent.card.name,
-            description=agent.card.description or None,
-            instructions=agent.card.instructions or agent.card.description or None,
+            title=visible(agent.card.name),
+            description=visible(agent.card.description) or None,
+            instructions=visible(agent.card.instructions or agent.card.description) or None,
             on_list_tools=self._list_tools,
             on_subscriptions_listen=tasks.listening(listen) if tasks is not None else listen,
             get_tool_input_schema=self._input_schema,
@@ -149,8 +149,12 @@ def _tool(name: str, capability: Capability) -> types.Tool:
     output = SKILL_OUTPUT_SCHEMA if capability.kind is Kind.SKILL else capability.output_schema
     return types.Tool(
         name=name,
-        title=capability.title or None,
-        description="\n".join(lines),
-        input_schema=dict(capability.input_schema),
-        output_schema=dict(output) if output is not None else None,
+        title=visible(capability.title) or None,
+        description=visible("\n".join(lines)),
+        input_schema=_shown(capability.input_schema),
+        output_schema=_shown(output) if output is not None else None,
     )
+
+
+def _shown(schema: JsonObject) -> dict[str, Any]:
+    return cast("dict[str, Any]", visible_json(schema))

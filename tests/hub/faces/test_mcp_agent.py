@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
+from math import inf
 from typing import Any, cast
 
 import anyio
@@ -20,7 +21,8 @@ from starlette.routing import Route
 from interhub.adapters import Adapter, Call, Completed, InputRequired, Outcome, Progress, RawPart, Report, TextPart
 from interhub.adapters.mcp import McpAdapter
 from interhub.adapters.testing import ScriptedAdapter, ScriptedAgent, asked, refused, said
-from interhub.agent_cards import AgentCard, Binding, Capability, Endpoint, Kind
+from interhub.agent_cards import AgentCard, Binding, Capability, Endpoint, JsonObject, Kind
+from interhub.hub.faces.mcp.agent_silence import Silence
 from tests.support.mcp_hub import SmallHub, small_hub
 from tests.support.mcp_servers import EVERYTHING, at, over_http, program, script, serving
 
@@ -88,9 +90,9 @@ async def client(
 
 
 @asynccontextmanager
-async def site(**agents: Endpoint) -> AsyncGenerator[tuple[SmallHub, str]]:
+async def site(silence_s: float = inf, /, **agents: Endpoint) -> AsyncGenerator[tuple[SmallHub, str]]:
     """Serve MCP servers by their agents' ids, and yield the hub and the address of their faces."""
-    async with small_hub({"mcp": McpAdapter(startup_timeout_s=20)}) as (hub, address):
+    async with small_hub({"mcp": McpAdapter(startup_timeout_s=20)}, silence_s=silence_s) as (hub, address):
         for agent_id, endpoint in agents.items():
             await hub.add(agent_id, "mcp", endpoint)
         yield hub, f"{address}/agents"
@@ -221,6 +223,33 @@ async def test_a_cancelled_request_is_cancelled_at_the_server(era: str) -> None:
                 if counted.structured_content == {"cancelled": 1}:
                     break
         assert ("ada", "slow", "canceled") in hub.records
+
+
+@pytest.mark.parametrize("upstream", ["legacy", "modern"])
+@pytest.mark.parametrize("era", ERAS)
+async def test_a_call_of_which_a_server_says_nothing_ends_and_is_cancelled_there(era: str, upstream: str) -> None:
+    async with (
+        over_http(EVERYTHING, "--era", upstream) as address,
+        site(1.0, every=at(address)) as (hub, faces),
+        client(f"{faces}/every/mcp", era) as connected,
+    ):
+        with anyio.fail_after(20):
+            with pytest.raises(MCPError, match="no answer within 1 s"):
+                await connected.call_tool("slow", {"seconds": 60})
+            while True:
+                counted = await connected.call_tool("count_cancelled", {})
+                if counted.structured_content == {"cancelled": 1}:
+                    break
+        assert ("ada", "slow", "AGENT_TIMEOUT") in hub.records
+
+
+async def test_the_silence_of_a_server_does_not_pass_while_its_client_is_asked() -> None:
+    silence = Silence(0.05)
+    with anyio.fail_after(5):
+        with silence.limited(), silence.broken():
+            await anyio.sleep(0.1)  # the time itself is the subject
+        with pytest.raises(TimeoutError), silence.limited():
+            await anyio.sleep_forever()
 
 
 @pytest.mark.parametrize("era", ERAS)
@@ -414,6 +443,21 @@ async def test_another_agent_has_its_capabilities_as_tools(era: str) -> None:
             wrong = await connected.call_tool("write", {"text": "rain"})
             assert wrong.is_error
             assert "'message' is a required property" in text(wrong)
+
+
+async def test_tools_of_another_agent_are_shown_without_invisible_characters() -> None:
+    agent = ScriptedAgent("writer").on("write", Completed(parts=(TextPart(text="done"),)))
+    hidden = "Wri\u200btes\U000e0041."
+    schema: JsonObject = {"type": "object", "properties": {"text": {"type": "string", "description": hidden}}}
+    capability = Capability(name="write", kind=Kind.TOOL, title=hidden, description=hidden, input_schema=schema)
+    async with small_hub({"scripted": ScriptedAdapter(agent)}) as (hub, address):
+        card = AgentCard(name="W\u200br", instructions=hidden, capabilities=(capability,))
+        await hub.add("writer", "scripted", SCRIPTED, card)
+        async with client(f"{address}/agents/writer/mcp", "auto") as connected:
+            (tool,) = (await connected.list_tools()).tools
+            assert connected.instructions == "Writes."
+            assert (tool.title, tool.description) == ("Writes.", "Writes.")
+            assert tool.input_schema["properties"]["text"]["description"] == "Writes."
 
 
 async def test_tools_change_with_the_agent_and_go_with_it() -> None:
