@@ -99,12 +99,14 @@ class Approvals:
         def take(connection: Connection) -> bool:
             return records.answer_question(connection, record.question.id, shaped, by, before=datetime.now(UTC))
 
-        # Two writes, one transaction apart at most: the fact is idempotent and is told again by `deliver`.
-        if not await self._journal.write(take):
-            raise await anyio.to_thread.run_sync(self._too_late, record)
-        self._note(record, answer.by, outcome="accepted" if answer.accepted else "declined")
-        await self._journal.append(_answered(record, shaped))
-        await self._send(record, shaped)
+        # Who answered may turn away meanwhile. From here on that must not keep the answer from the run, which is told
+        # once more only at start-up. Two writes, one transaction apart at most: the fact is idempotent.
+        with anyio.CancelScope(shield=True):
+            if not await self._journal.write(take):
+                raise await anyio.to_thread.run_sync(self._too_late, record)
+            self._note(record, answer.by, outcome="accepted" if answer.accepted else "declined")
+            await self._journal.append(_answered(record, shaped))
+            await self._send(record, shaped)
 
     async def _answer_request(self, record: QuestionRecord, answer: Answer) -> Answer | None:
         """Keep the answer to one of several requests. Returns the answer to all once there are all.

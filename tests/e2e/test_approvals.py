@@ -133,12 +133,7 @@ def answer_of(run: dict[str, Any]) -> str:
     return "\n".join(str(part["text"]) for part in parts if "text" in part)
 
 
-HANGS = pytest.mark.xfail(
-    run=False, reason="a legacy `delegate` that asks does not return here, in a real hub; see docs/rough-edges.md"
-)
-
-
-@pytest.mark.parametrize("mode", ["2026-07-28", pytest.param("legacy", marks=HANGS)])
+@pytest.mark.parametrize("mode", ["2026-07-28", "legacy"])
 @pytest.mark.parametrize("agent", CALLS)
 async def test_an_mcp_client_of_either_era_is_asked_and_its_answer_reaches_the_agent(
     hub: HubProcess, agent: str, mode: str

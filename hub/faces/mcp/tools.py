@@ -255,7 +255,9 @@ class OwnTools:
         async def ask() -> None:
             nonlocal outcome
             result = await turn.ask(asked.form, elicitation_id=question.id)
-            outcome = (False, "") if result is None else await give(self._hub, asked, result, by=turn.principal)
+            # This answer closes the question too: `notice` must not take that for somebody else's.
+            with anyio.CancelScope(shield=True):
+                outcome = (False, "") if result is None else await give(self._hub, asked, result, by=turn.principal)
             group.cancel_scope.cancel()
 
         async def notice() -> None:
