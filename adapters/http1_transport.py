@@ -94,9 +94,10 @@ class _Body(httpx.AsyncByteStream):
     async def __aiter__(self) -> AsyncIterator[bytes]:
         response = self._response
         while True:
+            ended = response.ended  # looked at first: more may come, and the end, while what is yielded is used
             if taken := response.take():
                 yield taken
-            if response.ended:
+            if ended:
                 if response.fault is not None:
                     fault = response.fault
                     raise httpx.RemoteProtocolError(str(fault), request=self._request) from fault
