@@ -18,7 +18,18 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from interhub.adapters import Adapter, Call, Completed, InputRequired, Outcome, Progress, RawPart, Report, TextPart
+from interhub.adapters import (
+    DELEGATION_KEY,
+    Adapter,
+    Call,
+    Completed,
+    InputRequired,
+    Outcome,
+    Progress,
+    RawPart,
+    Report,
+    TextPart,
+)
 from interhub.adapters.mcp import McpAdapter
 from interhub.adapters.testing import ScriptedAdapter, ScriptedAgent, asked, refused, said
 from interhub.agent_cards import AgentCard, Binding, Capability, Endpoint, JsonObject, Kind
@@ -306,6 +317,8 @@ for line in sys.stdin:
         assert listed["tools"][0]["x-tool"] == {"deep": None}
         called = (await post("tools/call", {"name": "look", "arguments": {"a": None}, "x-param": [None]}))["result"]
         assert called["content"] == [{"type": "hologram"}]
+        assert DELEGATION_KEY in called["got"]["_meta"], "our one addition: what finds circles of calls"
+        del called["got"]["_meta"][DELEGATION_KEY]
         assert called["got"] == {"name": "look", "arguments": {"a": None}, "x-param": [None], "_meta": meta}
 
 
