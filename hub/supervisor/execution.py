@@ -30,6 +30,7 @@ from .envelope import (
     failed,
     failed_because,
     mapping,
+    number,
     text,
     usage_from_json,
 )
@@ -88,7 +89,7 @@ class Execution:
         self._goal = Shown.of(StepValue(parts=self._scene.goal.parts))
         self._clock: Branch | None = None
         self._wall_s: float | None = None
-        """Seconds that the plan may last."""
+        """Seconds that the plan may last: the same in every replay, as its failure names them."""
         self._ended = 0
         names: JsonObject = {"earlier": planned.gave} if planned.round else {}
         body = Body(steps=planned.plan.steps, output=cast("Json", planned.plan.output), names=names)
@@ -101,12 +102,14 @@ class Execution:
         self._scene.planned = self._planned
         plan = self._planned.plan
         tell_plan(self._scene, self._root)
+        own_s = plan.budget.wall_s if plan.budget is not None else None
         # Of the whole tree's time its root takes care. The engine records when a wait ends: a replay waits no longer.
         until = self._root.ledger.left().until if not self._scene.prefix else None
         left_s = max(0.001, until - time.time()) if until is not None else None
-        self._wall_s = _shortest(plan.budget.wall_s if plan.budget is not None else None, left_s)
-        if self._wall_s is not None:
-            self._clock = await self._durable.begin_receive("clock", self._wall_s)
+        self._wall_s = _shortest(own_s, number(self._given, "wall_s") if until is not None else None)
+        within_s = _shortest(own_s, left_s)
+        if within_s is not None:
+            self._clock = await self._durable.begin_receive("clock", within_s)
         await self._go(self._root)
         if self._clock is not None:
             await self._clock.drop()

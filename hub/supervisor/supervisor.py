@@ -39,7 +39,7 @@ from .blobs import load_blob
 from .canceller import Canceller
 from .delegation import Delegator
 from .durable import Engine, EngineState
-from .envelope import StepValue, assignment_to_json, failed_because, mapping, text
+from .envelope import StepValue, assignment_to_json, failed_because, mapping, number, text
 from .facts import final_fact
 from .interpreter import Interpreter, task_of
 from .journal import Fact, Journal
@@ -461,6 +461,9 @@ class Supervisor:
             "key": "",
             "earlier": {"run": run_id, "from": from_step, "blob": blob},
         }
+        if "wall_s" in spec and "lineage" not in spec:
+            # It has its time anew; only one within another's tree stays within the time of that.
+            spec["budget"] = {**mapping(spec.get("budget")), "until": at.timestamp() + number(spec, "wall_s")}
         fresh = replace(
             record,
             id=new_id,
@@ -620,7 +623,7 @@ class Supervisor:
         shaped = assignment_to_json(replace(assignment, context_id=context_id))
         spec: dict[str, Json] = {**shaped, "root": run_id, "prefix": "", "trail": list(assignment.lineage.trail)}
         if assignment.budget.until is not None:
-            spec["wall_s"] = max(0.001, assignment.budget.until - at.timestamp())
+            spec["wall_s"] = max(0.001, round(assignment.budget.until - at.timestamp(), 1))  # as it is told to people
         if unrecorded:
             spec[UNRECORDED] = True
         spec["answer_within_s"] = self._answer_within_s

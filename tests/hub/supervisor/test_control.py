@@ -1,11 +1,12 @@
 """What people do with runs under way or done: pausing, going on, doing them again from a step."""
 
+import time
 from pathlib import Path
 
 import anyio
 import pytest
 
-from interhub.adapters import Call, Outcome, Report, TextPart, text_of
+from interhub.adapters import Budget, Call, Outcome, Report, TextPart, text_of
 from interhub.adapters.testing import ScriptedAgent, answer, asked, refused
 from interhub.hub.errors import BadRequest, RunEnded, RunNotFound, RunUnderWay
 from interhub.hub.supervisor.engine import DbosEngine
@@ -185,3 +186,14 @@ async def test_a_step_that_is_not_the_plans_own_is_refused_with_a_hint(
         run = await world.done(await world.run(workflow=plan))
         with pytest.raises(BadRequest, match=hint):
             await world.supervisor.rerun(ALICE, run.id, step)
+
+
+async def test_a_run_done_again_has_its_time_anew(tmp_path: Path, engine: DbosEngine) -> None:
+    held = Held()
+    async with supervised(tmp_path, held.agent, parrot(), engine=engine) as world:
+        old = await world.done(await world.run(workflow=TWO, budget=Budget(until=time.time() + 0.4)))
+        assert old.error is not None
+        assert old.error.reason == "BUDGET_EXCEEDED"
+        held.let.set()
+        run = await world.done(await world.supervisor.rerun(ALICE, old.id, "first"))
+        assert (run.error, text_of(run.parts)) == (None, "after worked")

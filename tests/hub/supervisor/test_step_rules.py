@@ -1,13 +1,15 @@
 """Asking, waiting, and what holds for every step: fallbacks, time, budgets, schemas, memory and undoing."""
 
+import time
 from pathlib import Path
 
 import anyio
 import pytest
 
-from interhub.adapters import Call, Completed, DataPart, Outcome, Report, TextPart, Usage, text_of
+from interhub.adapters import Budget, Call, Completed, DataPart, Outcome, Report, TextPart, Usage, text_of
 from interhub.adapters.testing import ScriptedAgent, answer, asked, refused
 from interhub.hub.supervisor.engine import DbosEngine
+from interhub.hub.supervisor.engine_memory import MemoryEngine
 from interhub.hub.supervisor.run import Answer, EventKind, Run, RunState
 from interhub.hub.supervisor.waits import Signal
 from tests.support.supervised import ALICE, World, supervised
@@ -282,14 +284,57 @@ async def test_a_plan_uses_no_more_than_its_budget(
         assert len(agent.calls) == calls
 
 
-async def test_a_plan_that_lasts_too_long_fails(tmp_path: Path, engine: DbosEngine) -> None:
-    async with supervised(tmp_path, parrot(), engine=engine) as world:
-        run = await world.run(
-            workflow="{budget: {wall_s: 0.1}, steps: [{id: a, call: {agent: parrot, message: hang}}]}"
-        )
+class Endless:
+    """An agent that never ends, and notes when it is stopped."""
+
+    def __init__(self) -> None:
+        self.stopped = 0
+        self.agent = ScriptedAgent("endless").on("work", self._play, description="work on and on")
+
+    async def _play(self, call: Call, report: Report) -> Outcome:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            self.stopped += 1
+        raise AssertionError("it does not end")
+
+
+LONG = "steps: [{parallel: [{id: a, call: {agent: endless, message: x}}, {id: b, call: {agent: endless, message: x}}]}]"
+
+
+@pytest.mark.parametrize("whose", ["the plan's", "the tree's", "the tree's, in a plan in the plan"])
+async def test_what_lasts_too_long_fails_and_its_calls_are_stopped(
+    whose: str, tmp_path: Path, engine: DbosEngine
+) -> None:
+    endless = Endless()
+    async with supervised(tmp_path, endless.agent, engine=engine) as world:
+        if whose == "the plan's":
+            run = await world.run(workflow=f"{{budget: {{wall_s: 0.3}}, {LONG}}}")
+        else:
+            workflow = f"{{{LONG}}}" if "in" not in whose else f"{{steps: [{{id: p, plan: {{workflow: {{{LONG}}}}}}}]}}"
+            run = await world.run(workflow=workflow, budget=Budget(until=time.time() + 0.3))
         run = await world.done(run)
         assert run.error is not None
         assert run.error.reason == "BUDGET_EXCEEDED"
+        assert "0.3 seconds" in run.error.message
+        assert (len(endless.agent.calls), endless.stopped) == (2, 2)
+
+
+async def test_a_run_that_has_lasted_too_long_has_done_so_in_every_replay(tmp_path: Path) -> None:
+    first, again = Endless(), Endless()
+    before = MemoryEngine()
+    async with supervised(tmp_path, first.agent, engine=before) as world:
+        run = await world.run(workflow=f"{{{LONG}}}", budget=Budget(until=time.time() + 0.3), key="once")
+        run = await world.done(run)
+    # All is recorded but what came last: the run is executed anew when the time is long over.
+    (tmp_path / "again").mkdir()
+    after = MemoryEngine(before.cut(len(before.order)))
+    async with supervised(tmp_path / "again", again.agent, engine=after) as world:
+        replayed = await world.run(workflow=f"{{{LONG}}}", budget=Budget(until=time.time() + 60), key="once")
+        replayed = await world.done(replayed)
+    assert replayed.id == run.id
+    assert (replayed.state, replayed.error) == (run.state, run.error)
+    assert len(first.agent.calls) == 2
 
 
 # Memory
