@@ -110,7 +110,7 @@ async def at_mcp(hub: HubProcess, mode: str, person: Person | None, *, path: str
     async with httpx2.AsyncClient(headers=bearer(hub.key), timeout=60) as http:
         streams = streamable_http_client(hub.url + path, http_client=http)
         callback = person.elicit if person is not None else None
-        async with Client(streams, mode=mode, elicitation_callback=callback) as client:  # type: ignore[arg-type]
+        async with Client(streams, mode=mode, elicitation_callback=callback) as client:
             yield client
 
 
