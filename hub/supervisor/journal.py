@@ -212,7 +212,7 @@ class Journal:
         tries = 0
         while True:
             try:
-                results, changed = self._transaction(batch)
+                results, changed = self._swiftly(batch)
             except DatabaseAway as error:
                 tries += 1
                 if self._closing.is_set():
@@ -229,9 +229,16 @@ class Journal:
                     log.info("journal_goes_on", items=len(batch))
                 return results, changed
 
-    def _transaction(self, batch: "list[_Item]") -> "tuple[list[object], dict[str, Written | None]]":
+    def _swiftly(self, batch: "list[_Item]") -> "tuple[list[object], dict[str, Written | None]]":
+        """Write a batch without savepoints; with them, from its begin, when one of its facts turns out to be known."""
+        try:
+            return self._transaction(batch, careful=False)
+        except _KnownFactError:
+            return self._transaction(batch, careful=True)
+
+    def _transaction(self, batch: "list[_Item]", *, careful: bool) -> "tuple[list[object], dict[str, Written | None]]":
         with writing(self._database) as connection:
-            page = _Page(connection)
+            page = _Page(connection, careful=careful)
             page.look({item.what.run_id for item in batch if isinstance(item.what, Fact)})
             results: list[object] = []
             for item in batch:
@@ -317,11 +324,17 @@ class _Head:
     size: int = 0
 
 
+class _KnownFactError(Exception):
+    """One of several facts was known: the transaction is to be written again, carefully."""
+
+
 class _Page:
     """The facts of one transaction."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, *, careful: bool) -> None:
+        """Careful, facts are inserted under savepoints; otherwise a known one among them ends the transaction."""
         self._connection = connection
+        self._careful = careful
         self._heads: dict[str, _Head | None] = {}
         self._dirty: dict[str, None] = {}
         self._waiting: list[Fact] = []
@@ -343,6 +356,7 @@ class _Page:
         self._write(self._waiting)
         self._waiting = []
         steps: list[dict[str, object]] = []
+        ended: list[dict[str, object]] = []
         for run_id in self._dirty:
             head = self._heads[run_id]
             assert head is not None, "only runs that exist become dirty"
@@ -355,8 +369,7 @@ class _Page:
                 "at": head.last,
             }
             if head.final is not None:
-                outcome = dict(head.final.payload)
-                self._connection.execute(_ENDED, {**values, "outcome": outcome, "ended_at": head.final.at})
+                ended.append({**values, "outcome": dict(head.final.payload), "ended_at": head.final.at})
             else:
                 steps.append(values)
             known = self.changed.get(run_id)
@@ -365,14 +378,18 @@ class _Page:
             )
         if steps:
             self._connection.execute(_GONE_ON, steps)
+        if ended:
+            self._connection.execute(_ENDED, ended)
         self._dirty.clear()
         self._heads.clear()
 
     def _write(self, facts: Sequence[Fact]) -> None:
-        """Insert facts; all at once where none of them was known, as it is but after a crash."""
+        """Insert facts; all at once where none of them was known, and no run ends that still asks."""
+        finals = sorted({fact.run_id for fact in facts if fact.kind in _FINAL})
+        asking = {row.run_id for row in self._connection.execute(_OPEN, {"runs": finals})} if finals else set[str]()
         begin = 0
         for place, fact in enumerate(facts):
-            if fact.kind in _FINAL:
+            if fact.kind in _FINAL and fact.run_id in asking:
                 self._write_some(facts[begin:place])
                 if (head := self._head(fact.run_id)) is not None and not head.state.ended:
                     self._close_questions(fact)
@@ -390,10 +407,13 @@ class _Page:
         """Number facts as they would be if they are all new; without those that come too late."""
         placed: list[_Placed] = []
         ahead: dict[str, int] = {}
+        over: set[str] = set()
         for fact in facts:
             head = self._head(fact.run_id)
-            if head is None or head.state.ended:
+            if head is None or head.state.ended or fact.run_id in over:
                 continue
+            if fact.kind in _FINAL:
+                over.add(fact.run_id)
             ahead[fact.run_id] = ahead.get(fact.run_id, head.generation) + 1
             placed.append(_Placed(fact, ahead[fact.run_id], dump_json(fact.payload)))
         return placed
@@ -401,9 +421,11 @@ class _Page:
     def _insert(self, placed: "Sequence[_Placed]") -> bool:
         """Insert events; False when one of them was known, and then none is inserted."""
         rows = [one.row() for one in placed]
-        mark = self._connection.begin_nested() if len(rows) > 1 else None
+        mark = self._connection.begin_nested() if self._careful and len(rows) > 1 else None
         written = self._connection.execute(_INSERT, rows, execution_options={"preserve_rowcount": True}).rowcount
         if written != len(rows):
+            if len(rows) > 1 and not self._careful:
+                raise _KnownFactError
             if mark is not None:
                 mark.rollback()
             return False
@@ -443,7 +465,7 @@ class _Page:
         return RunState.AUTH_REQUIRED if any(one.get("auth") for one in asked) else RunState.INPUT_REQUIRED
 
     def _close_questions(self, final: Fact) -> None:
-        for row in self._connection.execute(_OPEN, {"run": final.run_id}).all():
+        for row in self._connection.execute(_OPEN, {"runs": [final.run_id]}).all():
             self._connection.execute(update(questions).where(questions.c.id == row.id).values(state="closed"))
             payload: dict[str, Json] = {"question": row.id, "why": "the run has ended"}
             closed = Fact(
@@ -513,7 +535,7 @@ _GONE_ON = (
 _ENDED = _GONE_ON.values(outcome=bindparam("outcome"), ended_at=bindparam("ended_at"))
 _OPEN = (
     select(questions)
-    .where(questions.c.run_id == bindparam("run"), questions.c.state == "open")
+    .where(questions.c.run_id.in_(bindparam("runs", expanding=True)), questions.c.state == "open")
     .order_by(questions.c.asked_at)
 )
 
