@@ -73,6 +73,7 @@ def start_logging(settings: Logging, stream: TextIO | None = None) -> None:
         cache_logger_on_first_use=True,
     )
     _soon.lines = None if as_text or level > logging.INFO else lines
+    _soon.debug = level <= logging.DEBUG
     _soon.chain, _soon.last = processors, processors[-1]
     handler = logging.StreamHandler(out)
     handler.setFormatter(
@@ -105,8 +106,15 @@ def log_soon(event: str, facts: dict[str, object]) -> None:
     lines.later((time(), event, facts, get_contextvars(), span if span.is_valid else None))
 
 
+def says_debug() -> bool:
+    """Whether lines of the level `debug` are written at all: what is said there need not be made where they are not."""
+    return _soon.debug
+
+
 class _Soon:
     """What `log_soon` goes by: the log as `start_logging` set it up."""
+
+    debug = True
 
     lines: "_Lines | None" = None
     chain: Sequence[Processor] = ()

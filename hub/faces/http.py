@@ -23,7 +23,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from interhub.adapters import Principal
 from interhub.hub.errors import Unauthenticated
-from interhub.hub.telemetry import log_soon
+from interhub.hub.telemetry import log_soon, says_debug
 from interhub.hub.tracing import spans_are_exported
 
 from .refusals import http_problem, refusal, refuse
@@ -44,6 +44,8 @@ getrandbits = Random(SystemRandom().getrandbits(256)).getrandbits  # noqa: S311 
 _TRACEPARENT = re.compile(rb"00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _PROBES = frozenset({"/healthz", "/readyz"})
+RECORDED = "recorded"
+"""Key of a request's state that says: it is one call, went well, and the audit log has it. Its line is for `debug`."""
 _HUB_CARDS = frozenset({CARD_PATH, f"/a2a{CARD_PATH}"})
 _DISCARD_BYTES = 64 * 1024 * 1024
 _DISCARD_S = 5.0
@@ -146,7 +148,7 @@ async def while_connected(receive: Receive, work: Callable[[], Awaitable[T]]) ->
 
 
 class Entrance:
-    """Lets in the requests that may come in, and writes one line for each.
+    """Lets in the requests that may come in, and writes one line for each; at `debug` for probes and `RECORDED` calls.
 
     Leaves in `scope["state"]`: `principal` (absent on open paths without a key), `request_id`, and `headers` by name,
     of a name that came twice the first. What the application raises is logged with its traceback and said in the form
@@ -252,6 +254,9 @@ class Entrance:
 
     def _line(self, scope: Scope, answered: "_Answered", started: float) -> None:
         state = scope["state"]
+        quiet = scope["path"] in _PROBES or (RECORDED in state and answered.status == 200)
+        if quiet and not says_debug():
+            return
         principal = state.get("principal")
         line: dict[str, object] = {
             "method": scope["method"],
@@ -262,7 +267,7 @@ class Entrance:
         }
         if "facts" in state:
             line.update(state["facts"])
-        if scope["path"] in _PROBES:
+        if quiet:
             log.debug("request", **line)
         else:
             log_soon("request", line)

@@ -17,7 +17,7 @@ from interhub.hub.faces.http import getrandbits
 
 from .agent_hub import AgentHub
 from .agent_relay import USES, Relay, askable, modernized, unenveloped
-from .carried import carry, keeps_session, leave, parent_of
+from .carried import carry, done, keeps_session, leave, parent_of
 from .entrance import Inbound, Shortcut
 
 METHODS = (*USES, "completion/complete")
@@ -91,8 +91,7 @@ class DirectRelay:
         if session.modern and result.get("resultType", "complete") != "complete":
             leave(inbound, begun, ticket)  # a question, whose state is to be sealed, or an extension's
             return None
-        if ticket is not None:
-            ticket.end("completed")
+        done(inbound, ticket)
         return write_json(result if session.modern else modernized(inbound.method, result))
 
     async def _of_legacy(self, inbound: Inbound, relay: Relay, manager: StreamableHTTPSessionManager) -> bytes | None:
@@ -118,8 +117,7 @@ class DirectRelay:
         if shown is None:
             leave(inbound, begun, ticket)
             return None
-        if ticket is not None:
-            ticket.end("completed")
+        done(inbound, ticket)
         return write_json(shown)
 
     def _ticket(self, inbound: Inbound, relay: Relay) -> tuple[Pass | None, bool]:

@@ -10,6 +10,7 @@ from opentelemetry.context import Context as TraceContext
 from interhub.adapters.mcp.direct import handing_over
 from interhub.adapters.mcp.relay import Begun
 from interhub.hub.dispatch import Pass
+from interhub.hub.faces.http import RECORDED
 
 from .entrance import Inbound
 
@@ -40,6 +41,13 @@ async def carry(inbound: Inbound, begun: Begun, ticket: Pass | None) -> dict[str
             inbound.carried.pop((inbound.session_id, inbound.id), None)
     leave(inbound, begun, ticket)
     return None
+
+
+def done(inbound: Inbound, ticket: Pass | None) -> None:
+    """Note that a request went well: of a call, in the audit log, which is then what is written of it."""
+    if ticket is not None:
+        ticket.end("completed")
+        inbound.scope["state"][RECORDED] = True
 
 
 def leave(inbound: Inbound, begun: Begun, ticket: Pass | None) -> None:

@@ -16,7 +16,7 @@ from interhub.hub.faces.http import getrandbits
 from interhub.hub.service import Hub
 from interhub.registry import RegistryError
 
-from .carried import carry, keeps_session, leave, parent_of
+from .carried import carry, done, keeps_session, leave, parent_of
 from .catalogue import Catalogue, Catalogues
 from .content import passed_on
 from .entrance import Inbound
@@ -148,7 +148,7 @@ class DirectTools:
         if shown is None or not connection.keeps_promise(result, entry.capability):
             leave(inbound, begun, ticket)
             return None
-        ticket.end("completed")
+        done(inbound, ticket)
         return shown
 
     def _shown(self, inbound: Inbound, result: Mapping[str, Any]) -> bytes | None:
