@@ -59,8 +59,8 @@ class Response:
     """What has come back for a request so far. Waited for by one task."""
 
     __slots__ = (
-        "_chunks", "_connection", "_loop", "_news", "_size", "_waiter", "any_byte", "ended", "fault", "headers",
-        "max_bytes", "reused", "status", "streams",
+        "_chunks", "_connection", "_listener", "_loop", "_news", "_size", "_waiter", "any_byte", "ended", "fault",
+        "headers", "max_bytes", "reused", "status", "streams",
     )  # fmt: skip
 
     def __init__(self, loop: asyncio.AbstractEventLoop, *, max_bytes: int) -> None:
@@ -83,6 +83,7 @@ class Response:
         self._size = 0
         self._news = False
         self._waiter: asyncio.Future[bool] | None = None
+        self._listener: Callable[[], None] | None = None
         self._connection: _Connection | None = None
 
     async def changed(self, timeout_s: float) -> bool:
@@ -96,13 +97,24 @@ class Response:
             finally:
                 timer.cancel()
                 self._waiter = None
-        self._news = self.ended
+        self.noticed()
         return True
 
+    def noticed(self) -> None:
+        """Take what has come so far for known."""
+        self._news = self.ended
+
+    def watch(self, listener: Callable[[], None] | None) -> None:
+        """Have a listener called, once, where `changed` would return; None takes it back. It raises nothing."""
+        self._listener = listener
+        if self._news:
+            self._call_listener()
+
     def hurry(self) -> None:
-        """Have `changed` return now, as if the time were up."""
+        """Have `changed` return, or the listener called, now, as if the time were up."""
         if self._waiter is not None:
             _give_up(self._waiter)
+        self._call_listener()
 
     def take(self) -> bytes:
         """Return what has come of the body since the last time."""
@@ -167,6 +179,13 @@ class Response:
         waiter = self._waiter
         if waiter is not None and not waiter.done():
             waiter.set_result(True)
+        self._call_listener()
+
+    def _call_listener(self) -> None:
+        listener = self._listener
+        if listener is not None:
+            self._listener = None
+            listener()
 
 
 class _Dropped(list[bytes]):

@@ -39,7 +39,7 @@ from interhub.hub.errors import BadRequest, SettingsInvalid
 from interhub.hub.faces.http import KEYS_PATH, Entrance, Perimeter
 from interhub.hub.faces.refusals import exception_handlers
 from interhub.hub.flights import FlightLimits
-from interhub.hub.front import Faces, LateFaces, McpFirst, McpPlaces, Rest
+from interhub.hub.front import Faces, LateFaces, McpFirst, McpPlaces, Rest, ShortWays
 from interhub.hub.grpc_port import GrpcPort, grpc_address, open_grpc_port
 from interhub.hub.guards import GuardLimits, Guards, SqlAccounts
 from interhub.hub.health import HealthKeeper
@@ -62,6 +62,7 @@ from interhub.hub.triggers.store import TOPIC as TRIGGER_TOPIC
 from interhub.hub.triggers.store import TriggerStore
 from interhub.hub.triggers.triggers import Triggers
 from interhub.hub.version import VERSION
+from interhub.hub.wire import Served
 from interhub.registry import DatabaseUnusable, RegistryError
 from interhub.registry.cached import CachedRegistry
 from interhub.registry.database import open_database, reading
@@ -81,7 +82,7 @@ READY_WITHIN_S = 2.0
 
 
 @asynccontextmanager
-async def application(settings: Settings, home: DataDir, url: str) -> AsyncGenerator[ASGIApp]:
+async def application(settings: Settings, home: DataDir, url: str) -> AsyncGenerator[Served]:
     """Open the hub on a data directory that this process holds; `url` is where it will be reached.
 
     Raises:
@@ -233,7 +234,8 @@ async def application(settings: Settings, home: DataDir, url: str) -> AsyncGener
             ],
             exception_handlers=exception_handlers(),
         )
-        yield Entrance(McpFirst(faces, routed), authenticator=authenticator, perimeter=_perimeter(settings))
+        entrance = Entrance(McpFirst(faces, routed), authenticator=authenticator, perimeter=_perimeter(settings))
+        yield Served(app=entrance, short_way=ShortWays(entrance, faces))
 
 
 def _adapters(settings: Settings, home: DataDir, agent_changed: Callable[[str, str], None]) -> dict[str, LateAdapter]:

@@ -15,10 +15,11 @@ class CorkedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own
         """Take a connection."""
         super().connection_made(transport)
-        self.transport = cast("asyncio.Transport", _Corked(transport, self.loop))
+        self.corked = Corked(transport, self.loop)
+        self.transport = cast("asyncio.Transport", self.corked)
 
 
-class _Corked:
+class Corked:
     """The part of a transport that uvicorn's request cycle uses."""
 
     __slots__ = ("_loop", "_transport", "_waiting")
@@ -36,6 +37,14 @@ class _Corked:
         if not self._waiting:
             self._loop.call_soon(self._flush)
         self._waiting.append(data)
+
+    def send_now(self, data: bytes) -> None:
+        """Send, after what was written before."""
+        if self._waiting:
+            self._waiting.append(data)
+            self._flush()
+        else:
+            self._transport.write(data)
 
     def close(self) -> None:
         """Close, once everything is sent."""

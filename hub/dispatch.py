@@ -60,9 +60,15 @@ class Pass:
     __slots__ = ("_agent", "_flights", "_record", "_span", "_started", "call", "trace")
 
     def __init__(
-        self, agent: Agent, call: Call, record: Record, parent: Context | None, flights: Flights | None = None
+        self,
+        agent: Agent,
+        call: Call,
+        record: Record,
+        parent: Context | None,
+        flights: Flights | None = None,
+        carrier: Mapping[str, str] | None = None,
     ) -> None:
-        """`flights` has counted the call in."""
+        """`flights` has counted the call in. `carrier` is the trace to send along where no spans are exported."""
         self._agent = agent
         self._flights = flights
         self.call = call
@@ -77,7 +83,9 @@ class Pass:
                 kind=trace.SpanKind.CLIENT,
                 attributes=_attributes(agent, call),
             )
-        self.trace = carrier_of(self._span or trace.get_current_span(parent))
+        if carrier is None or parent is not None or self._span is not None:
+            carrier = carrier_of(self._span or trace.get_current_span(parent))
+        self.trace = carrier
         """W3C trace context to send along."""
 
     def end(self, outcome: str) -> None:
@@ -213,11 +221,14 @@ class Dispatcher:
         """Hold the open connection to an agent until it is released; None where none is open now."""
         return self._pool.hold(_key(agent))
 
-    def let_through(self, agent: Agent, call: Call, *, parent: Context | None = None) -> Pass | None:
+    def let_through(
+        self, agent: Agent, call: Call, *, parent: Context | None = None, trace: Mapping[str, str] | None = None
+    ) -> Pass | None:
         """Let a call through that may go ahead at once; None where budget or policy have something to say about it.
 
         What they say is for `call` or `admit`, which record it; None too where it has to wait its turn. `parent` is
-        the trace that the call belongs to, where that is not the current one.
+        the trace that the call belongs to, where that is not the current one; `trace` the same as headers, where no
+        context was made of them.
         """
         if call.budget.depth < 0 or not isinstance(self._policy.decide(agent, call), Allow):
             return None
@@ -226,7 +237,7 @@ class Dispatcher:
         outgoing = self.marked(agent, another(call, budget=self.guards.budget()))
         if not self._flights.take((agent.tenant, agent.id), call.principal.key):
             return None
-        return Pass(agent, outgoing, self._ended, parent, self._flights)
+        return Pass(agent, outgoing, self._ended, parent, self._flights, trace)
 
     @asynccontextmanager
     async def under_way(self, agent: Agent, call: Call) -> AsyncGenerator[None]:

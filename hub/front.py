@@ -7,6 +7,7 @@ carry out what REST asks; a request to `/mcp` or `/a2a` that comes in the first 
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import lru_cache
+from typing import Protocol
 
 import anyio
 import structlog
@@ -15,6 +16,9 @@ from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from interhub.hub.wire import Answer, Going, Request
+
+from .faces.http import Admitted, Entrance
 from .faces.refusals import http_problem, refuse
 from .late import IMPORTING
 
@@ -46,6 +50,11 @@ class LateFaces:
     async def settled(self) -> None:
         """Return when it is there, or has failed to come up."""
         await self._settled.wait()
+
+    def short(self, place: str, admitted: Admitted) -> Answer | Going | None:
+        """Serve a request past ASGI, once there is what serves it, or leave it."""
+        app = self._app
+        return app.short(place, admitted) if isinstance(app, McpPlaces) else None
 
     async def _own(self, leaving: anyio.Event) -> None:
         # One task enters and leaves the faces' contexts: they hold task groups.
@@ -97,10 +106,50 @@ class McpFirst:
             await refuse(scope, http_problem(error.status_code, error.detail))(scope, receive, send)
 
 
+class ShortWays:
+    """Serves requests for the MCP endpoints past ASGI, or leaves them (`wire.ShortWay`)."""
+
+    def __init__(self, entrance: Entrance, faces: LateFaces) -> None:
+        self._entrance = entrance
+        self._faces = faces
+
+    def __call__(self, request: Request) -> Answer | Going | None:
+        """Serve a request."""
+        place = mcp_place(request.path)
+        if place is None:
+            return None
+        admitted = self._entrance.admit(request)
+        return self._faces.short(place, admitted) if admitted is not None else None
+
+
+class WholeFace(Protocol):
+    """The MCP face of the hub (`faces.mcp.face.McpFace`)."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a request."""
+        ...
+
+    def short(self, admitted: Admitted) -> Answer | Going | None:
+        """Serve a request past ASGI, or leave it."""
+        ...
+
+
+class SingleFace(Protocol):
+    """The MCP face of single agents (`faces.mcp.agent.McpAgentFace`)."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a request."""
+        ...
+
+    def short(self, admitted: Admitted, agent_id: str) -> Answer | Going | None:
+        """Serve a request past ASGI, or leave it."""
+        ...
+
+
 class McpPlaces:
     """Hands what `McpFirst` has placed to the face of the hub, or to that of single agents; all else to the routes."""
 
-    def __init__(self, whole: ASGIApp, single: ASGIApp, routes: ASGIApp) -> None:
+    def __init__(self, whole: WholeFace, single: SingleFace, routes: ASGIApp) -> None:
         self._whole = whole
         self._single = single
         self._routes = routes
@@ -110,6 +159,10 @@ class McpPlaces:
         place = mcp_place(scope["path"])
         face = self._routes if place is None else self._single if place else self._whole
         return face(scope, receive, send)
+
+    def short(self, place: str, admitted: Admitted) -> Answer | Going | None:
+        """Serve a request past ASGI, or leave it."""
+        return self._single.short(admitted, place) if place else self._whole.short(admitted)
 
 
 @lru_cache(maxsize=4096)

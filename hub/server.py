@@ -8,26 +8,26 @@ import socket
 import threading
 from collections.abc import Callable, Generator
 from contextlib import AbstractAsyncContextManager, closing, contextmanager
+from functools import partial
 from typing import cast
 
 import structlog
 import uvicorn
-from starlette.types import ASGIApp
 
 from .auth import check_bind
-from .corked import CorkedProtocol
 from .datadir import DataDir, RunningHub
 from .drain import Drain
 from .errors import AddressInUse, SettingsInvalid
 from .settings import Settings
 from .version import VERSION
+from .wire import Served, ShortProtocol
 
 log = structlog.get_logger()
 
 _STREAM_GRACE_S = 2.0
 """Seconds that open event streams get when the hub stops: time for a call that is about to be answered."""
 
-Application = Callable[[Settings, DataDir, str], AbstractAsyncContextManager[ASGIApp]]
+Application = Callable[[Settings, DataDir, str], AbstractAsyncContextManager[Served]]
 """Opens the hub for settings, data directory and its own URL: `interhub.hub.app.application`."""
 
 
@@ -101,10 +101,10 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 async def _serve(
-    settings: Settings, opened: AbstractAsyncContextManager[ASGIApp], listener: socket.socket, ready: Callable[[], None]
+    settings: Settings, opened: AbstractAsyncContextManager[Served], listener: socket.socket, ready: Callable[[], None]
 ) -> None:
-    async with opened as app:
-        drain = Drain(app)
+    async with opened as served:
+        drain = Drain(served.app)
         config = uvicorn.Config(
             drain,
             lifespan="off",  # the context is the lifespan: what it raises reaches the caller as it is
@@ -113,7 +113,7 @@ async def _serve(
             server_header=False,
             proxy_headers=False,
             ws="none",
-            http=CorkedProtocol,
+            http=cast("type[asyncio.Protocol]", partial(ShortProtocol, short_way=served.short_way)),
             # Longer than clients keep an idle connection (undici 4 s, httpx 5 s, aiohttp 15 s, most proxies 60 s): we
             # must not be the one who hangs up just as the next request comes.
             timeout_keep_alive=75,

@@ -291,9 +291,11 @@ class Hub:
         """Hold the open connection to an agent until it is released; None where none is open now."""
         return self._dispatcher.hold(agent)
 
-    def let_through(self, agent: Agent, call: Call, *, parent: Context | None = None) -> Pass | None:
+    def let_through(
+        self, agent: Agent, call: Call, *, parent: Context | None = None, trace: Mapping[str, str] | None = None
+    ) -> Pass | None:
         """Let a call through that a face carries itself; None where it is not simply allowed (see `admit`)."""
-        return self._dispatcher.let_through(agent, call, parent=parent)
+        return self._dispatcher.let_through(agent, call, parent=parent, trace=trace)
 
     def under_way(self, agent: Agent, call: Call) -> AbstractAsyncContextManager[None]:
         """Count one request of a relay while the block lasts, waiting its turn first.

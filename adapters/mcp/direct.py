@@ -158,29 +158,45 @@ class DirectExchange:
 
         A connection is made first where none is kept.
         """
-        response = self._response
-        if response is None:
-            try:
-                response = self._response = await self._way.pool.connect_and_send(self._request)
-            except NotConnected as error:
-                self.untouched = True
-                self.error = RemoteUnavailable(self._label, f"nothing answers at {self._way.place} ({error})")
-                return True
         until = 0.0
-        while not self.done and not self._events:
+        while True:
+            response = self._response
+            if response is None:
+                try:
+                    response = self._response = await self._way.pool.connect_and_send(self._request)
+                except NotConnected as error:
+                    self.untouched = True
+                    self.error = RemoteUnavailable(self._label, f"nothing answers at {self._way.place} ({error})")
+                    return True
             if not await response.changed(patience_s):
-                break
-            self._read(response)
-            if self._should_repeat(response):
-                self._repeatable, self._response, self.error = False, None, None
-                return await self.settled(patience_s)
-            if not self.done:
-                if response.ended:
-                    break  # the rest of the stream is to be asked for
-                now = anyio.current_time()
-                until = until or now + patience_s
-                patience_s = max(until - now, 0.0)
-        return self.done and not self._events
+                return False
+            seen = self.look()
+            if seen is not None:
+                return seen
+            now = anyio.current_time()
+            until = until or now + patience_s
+            patience_s = max(until - now, 0.0)
+
+    def watch(self, listener: Callable[[], None] | None) -> bool:
+        """Have a listener called, once, when it is time to `look`; False where `settled` has a connection to make."""
+        if self._response is None:
+            return False
+        self._response.watch(listener)
+        return True
+
+    def look(self) -> bool | None:
+        """Take what has come: what `settled` returns, or None where there is more to wait for."""
+        response = self._response
+        assert response is not None, "somebody has waited for it"
+        response.noticed()
+        self._read(response)
+        if self._should_repeat(response):
+            self._repeatable, self._response, self.error = False, None, None
+            return None
+        if self.done or self._events:
+            return not self._events
+        # Ended, the rest of its stream is to be asked for; and whoever is in a hurry waits no longer.
+        return False if response.ended or self._let_go is not None else None
 
     def abandon(self) -> None:
         """Let go of it, unless somebody else has taken it over: the server is told that nobody waits any more."""

@@ -102,6 +102,17 @@ class Begun(Protocol):
         """Wait for the result or error; False when something else came first, or it takes longer."""
         ...
 
+    def watch(self, listener: Callable[[], None] | None) -> bool:
+        """Have a listener called, once, when it is time to `look`; None takes it back.
+
+        False where only `settled` goes on: it has a connection to make.
+        """
+        ...
+
+    def look(self) -> bool | None:
+        """Take what has come: what `settled` returns, or None where there is more to wait for."""
+        ...
+
     def hurry(self) -> anyio.Event:
         """Have `settled` return now; returns what is set once the exchange has been taken over, or let go."""
         ...

@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from random import Random, SystemRandom
 from time import perf_counter
-from typing import Protocol, TypeVar, cast
+from typing import NamedTuple, Protocol, TypeVar, cast
 from urllib.parse import urlsplit
 
 import anyio
@@ -22,6 +22,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from interhub.adapters import Principal
+from interhub.hub import wire
 from interhub.hub.errors import Unauthenticated
 from interhub.hub.telemetry import log_soon, says_debug
 from interhub.hub.tracing import spans_are_exported
@@ -42,6 +43,7 @@ HOOKS_PATH = "/hooks/"
 getrandbits = Random(SystemRandom().getrandbits(256)).getrandbits  # noqa: S311  # see below
 """Names requests apart; nothing is secret about it, and a system call for each would cost as much as a tenth of one."""
 _TRACEPARENT = re.compile(rb"00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
+_NO_TRACE_ID, _NO_SPAN_ID = b"0" * 32, b"0" * 16
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _PROBES = frozenset({"/healthz", "/readyz"})
 RECORDED = "recorded"
@@ -147,6 +149,17 @@ async def while_connected(receive: Receive, work: Callable[[], Awaitable[T]]) ->
     return results[0] if results else None
 
 
+class Admitted(NamedTuple):
+    """A request that may come in past ASGI."""
+
+    request: wire.Request
+    principal: Principal
+    trace: Mapping[str, str]
+    """Its W3C trace context, to be sent along."""
+    fields: bytes
+    """Header lines that its answer bears."""
+
+
 class Entrance:
     """Lets in the requests that may come in, and writes one line for each; at `debug` for probes and `RECORDED` calls.
 
@@ -160,6 +173,36 @@ class Entrance:
         self._authenticator = authenticator
         self._perimeter = perimeter or Perimeter()
 
+    def admit(self, request: wire.Request) -> Admitted | None:
+        """Let in a request past ASGI; None where it is to be refused or looked at more closely, or is to leave a line.
+
+        That is so while spans are exported, or the log is at `debug`.
+        """
+        if spans_are_exported() or says_debug():
+            return None
+        headers = request.headers
+        if not self._perimeter.knows_host(headers.get(b"host", b"").decode("latin-1")):
+            return None
+        origin = headers.get(b"origin")
+        if origin is not None and not self._perimeter.knows_origin(origin.decode("latin-1")):
+            return None
+        if len(request.body) > self._perimeter.max_body_bytes or b"tracestate" in headers or b"baggage" in headers:
+            return None
+        trace = _NO_CARRIER
+        if (parent := headers.get(b"traceparent")) is not None:
+            if (carrier := _carrier(parent)) is None:
+                return None
+            trace = carrier
+        authorization = headers.get(b"authorization", b"").decode("latin-1")
+        try:
+            principal = self._authenticator.principal_of_header(
+                authorization, headers.get(b"x-api-key", b"").decode("latin-1")
+            )
+        except Unauthenticated:
+            return None
+        fields = b"x-request-id: %b\r\n" % _request_id(headers).encode("latin-1")
+        return Admitted(request, principal, trace, fields)
+
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Take one connection (ASGI 3)."""
         if scope["type"] == "http":
@@ -172,8 +215,7 @@ class Entrance:
         started = perf_counter()
         headers: dict[bytes, bytes] = dict(reversed(scope["headers"]))  # the first of a name counts
         state = scope.setdefault("state", {})
-        given = headers.get(b"x-request-id", b"").decode("latin-1")
-        request_id = given if given and _REQUEST_ID.fullmatch(given) else f"{getrandbits(128):032x}"
+        request_id = _request_id(headers)
         state["request_id"], state["headers"] = request_id, headers
         answered = _Answered(send, request_id)
         # For as long as the request's own task lasts.
@@ -288,6 +330,12 @@ class _Answered:
         return self._send(message)
 
 
+def _request_id(headers: Mapping[bytes, bytes]) -> str:
+    """Return the id that a request brings, or one of ours."""
+    given = headers.get(b"x-request-id", b"").decode("latin-1")
+    return given if given and _REQUEST_ID.fullmatch(given) else f"{getrandbits(128):032x}"
+
+
 async def _discard(receive: Receive) -> None:
     """Read on for a while and drop it: a client that is still sending when we close sees a reset, not our answer."""
     dropped = 0
@@ -328,6 +376,7 @@ class _Attached:
 
 
 _NO_TRACE = nullcontext()
+_NO_CARRIER: Mapping[str, str] = {}
 _NOTHING = Context()
 
 
@@ -346,6 +395,14 @@ def _trace_context(headers: Mapping[bytes, bytes]) -> Context | None:
         if name.encode() in headers
     }
     return propagate.extract(carrier)
+
+
+def _carrier(parent: bytes) -> Mapping[str, str] | None:
+    """Return a `traceparent` as it is sent along, as it comes out of `_trace_context`; None where it is none."""
+    found = _TRACEPARENT.fullmatch(parent)
+    if found is None or found[1] == _NO_TRACE_ID or found[2] == _NO_SPAN_ID:
+        return None
+    return {"traceparent": parent.decode("ascii")}
 
 
 def _is_open(scope: Scope) -> bool:

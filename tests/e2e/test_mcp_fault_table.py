@@ -26,7 +26,7 @@ pytestmark = pytest.mark.anyio
 
 ERAS = ("modern", "legacy")
 ENDPOINTS = ("catalogue", "agent")
-WAYS = ("short", "long")
+WAYS = ("past ASGI", "short", "long")
 EVE = "ih_" + "e" * 43
 CANARY = "canary-of-the-upstream"
 CALL_TIMEOUT_S = 20.0
@@ -130,13 +130,15 @@ def place(request: pytest.FixtureRequest, site: Site) -> Place:
 
 @pytest.fixture(params=WAYS)
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Which way through the hub a call takes: the short one, where it can, or the SDK's."""
+    """Which way through the hub a call takes: one of the short ones, where it can, or the SDK's."""
+    if request.param != "past ASGI":
+        monkeypatch.setattr(McpEntrance, "short", lambda *given: None)
     if request.param == "long":
         monkeypatch.setattr(McpEntrance, "__call__", _long_way)
     return str(request.param)
 
 
-async def _long_way(entrance: Any, scope: Any, receive: Any, send: Any) -> None:
+async def _long_way(entrance: Any, scope: Any, receive: Any, send: Any, caller: Any = None) -> None:
     await entrance._app(scope, receive, send)
 
 

@@ -1,9 +1,11 @@
 """A hub with its A2A and REST faces, over a supervisor twin and scripted agents; asked in process, or over a socket."""
 
+import asyncio
 import socket
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import cast
 
 import anyio
@@ -27,6 +29,7 @@ from interhub.hub.faces.rest import rest_routes
 from interhub.hub.policy import TenantPolicy
 from interhub.hub.service import Hub, HubInfo
 from interhub.hub.supervisor.supervisor import Supervisor
+from interhub.hub.wire import ShortProtocol, ShortWay
 from interhub.registry.memory import MemoryRegistry
 from interhub.registry.search import Index
 
@@ -129,11 +132,13 @@ def free_socket() -> socket.socket:
 
 
 @asynccontextmanager
-async def serving(app: ASGIApp, listener: socket.socket) -> AsyncGenerator[str]:
-    """Serve an application on a socket with uvicorn, and yield its URL."""
+async def serving(app: ASGIApp, listener: socket.socket, *, short_way: ShortWay | None = None) -> AsyncGenerator[str]:
+    """Serve an application on a socket with uvicorn, with a short way before it as the hub has, and yield its URL."""
     config = uvicorn.Config(
         app, interface="asgi3", log_level="error", access_log=False, lifespan="off", timeout_graceful_shutdown=1
     )
+    if short_way is not None:
+        config.http = cast("type[asyncio.Protocol]", partial(ShortProtocol, short_way=short_way))
     server = uvicorn.Server(config)
     host, port = listener.getsockname()
     async with anyio.create_task_group() as tasks:

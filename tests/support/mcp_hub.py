@@ -89,11 +89,13 @@ class SmallHub:
     def hold(self, agent: Agent) -> Held | None:
         return self._pool.hold(self._key(agent))
 
-    def let_through(self, agent: Agent, call: Call, *, parent: Context | None = None) -> Pass | None:
+    def let_through(
+        self, agent: Agent, call: Call, *, parent: Context | None = None, trace: Mapping[str, str] | None = None
+    ) -> Pass | None:
         def ended(agent: Agent, call: Call, outcome: str, started: float) -> None:
             self.record(agent, call, outcome=outcome, started=started)
 
-        return None if call.capability in self.denied else Pass(agent, call, ended, parent)
+        return None if call.capability in self.denied else Pass(agent, call, ended, parent, carrier=trace)
 
     def admit(self, agent: Agent, call: Call) -> None:
         if call.capability in self.denied:

@@ -49,8 +49,12 @@ async def whole_hub(
     key = home.key()
     chosen = Settings.model_validate({**(settings or {}), "data_dir": data_dir, "auth": auth or Auth()})
     async with (
-        application(chosen, home, url) as app,
-        serving(_keyed(app, key) if open_to_all else app, listener),
+        application(chosen, home, url) as served,
+        serving(
+            _keyed(served.app, key) if open_to_all else served.app,
+            listener,
+            short_way=None if open_to_all else served.short_way,
+        ),
         httpx.AsyncClient(base_url=url, headers={"Authorization": f"Bearer {key}"}, timeout=30) as client,
     ):
         for agent_id, target in (local or {"clerk": f"{CLERK}:clerk"}).items():

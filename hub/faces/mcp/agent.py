@@ -20,7 +20,9 @@ from mcp.server.transport_security import TransportSecuritySettings
 from starlette.types import Receive, Scope, Send
 
 from interhub.adapters import Principal
+from interhub.hub.faces.http import Admitted
 from interhub.hub.faces.refusals import refusal
+from interhub.hub.wire import Answer, Going
 from interhub.registry import Agent, AgentNotFound
 
 from .agent_direct import DirectRelay
@@ -30,6 +32,7 @@ from .agent_tools import AgentTools
 from .agent_wire import OURS
 from .calls import DirectCalls
 from .entrance import McpEntrance
+from .inbound import Caller
 from .tasks import RunHub
 
 RELAYED = "mcp"
@@ -106,6 +109,12 @@ class McpAgentFace:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         await self._entrance(scope, receive, send)
+
+    def short(self, admitted: Admitted, agent_id: str) -> Answer | Going | None:
+        """Serve a request past ASGI, or leave it."""
+        request = admitted.request
+        caller = Caller(admitted.principal, agent_id, trace=admitted.trace)
+        return self._entrance.short(caller, request.headers, request.body, admitted.fields)
 
     async def _long_way(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request with the SDK's server for its agent."""

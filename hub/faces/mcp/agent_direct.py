@@ -11,14 +11,15 @@ from interhub.adapters import DELEGATION_KEY, Call
 from interhub.adapters.exact_json import write_json
 from interhub.adapters.mcp.connection import McpConnection
 from interhub.adapters.mcp.relay import Beginner
+from interhub.adapters.pool import Held
 from interhub.agent_cards import JsonObject
 from interhub.hub.dispatch import Pass
 from interhub.hub.faces.http import getrandbits
 
 from .agent_hub import AgentHub
 from .agent_relay import USES, Relay, askable, modernized, unenveloped
-from .carried import carry, done, keeps_session, leave, parent_of
-from .entrance import Inbound, Shortcut
+from .carried import keeps_session, parent_of
+from .inbound import Inbound, Shortcut, Underway
 
 METHODS = (*USES, "completion/complete")
 """What is relayed on the short way. `completion/complete` uses no capability: nobody decides on it or records it."""
@@ -27,7 +28,7 @@ _PARAM_HEADER = b"mcp-param-"
 
 
 class DirectRelay:
-    """Serves requests to MCP servers at the entrance (`entrance.Shortcut`)."""
+    """Serves requests to MCP servers at the entrance (`inbound.Shortcut`)."""
 
     def __init__(
         self,
@@ -45,34 +46,34 @@ class DirectRelay:
         """Return the shortcuts by method."""
         return dict.fromkeys(METHODS, self.__call__)
 
-    async def __call__(self, inbound: Inbound) -> bytes | None:
+    def __call__(self, inbound: Inbound) -> Underway | None:
         """Relay a request, or leave it."""
-        found = self._find(inbound.principal.tenant, inbound.scope["path_params"]["agent_id"])
-        if found is None:
-            return None
+        found = self._find(inbound.principal.tenant, inbound.caller.agent_id)
+        if found is None or DELEGATION_KEY in inbound.meta:
+            return None  # below another call, which is looked at on the long way
         relay, manager = found
         if inbound.modern:
-            return await self._of_modern(inbound, relay)
-        return await self._of_legacy(inbound, relay, manager)
+            return self._of_modern(inbound, relay)
+        return self._of_legacy(inbound, relay, manager)
 
-    async def _of_modern(self, inbound: Inbound, relay: Relay) -> bytes | None:
-        if _ROUNDS & inbound.params.keys() or DELEGATION_KEY in inbound.meta:
-            return None  # a round of a question, whose state is to be opened, or below another call
+    def _of_modern(self, inbound: Inbound, relay: Relay) -> Underway | None:
+        if _ROUNDS & inbound.params.keys():
+            return None  # a round of a question, whose state is to be opened
         if inbound.method == "tools/call" and not _params_agree(inbound, relay):
             return None
         held = self._hub.hold(relay.agent)
         if held is None:
             return None
-        try:
-            connection = held.connection
-            session = connection.current(askable(inbound.meta)) if isinstance(connection, McpConnection) else None
-            if session is None or (not session.modern and not _is_sayable(inbound)):
-                return None
-            return await self._through(inbound, relay, session)
-        finally:
+        connection = held.connection
+        session = connection.current(askable(inbound.meta)) if isinstance(connection, McpConnection) else None
+        underway = None
+        if session is not None and (session.modern or _is_sayable(inbound)):
+            underway = self._through(inbound, relay, session, held)
+        if underway is None:
             held.release()
+        return underway
 
-    async def _through(self, inbound: Inbound, relay: Relay, session: Beginner) -> bytes | None:
+    def _through(self, inbound: Inbound, relay: Relay, session: Beginner, held: Held) -> Underway | None:
         ticket, let = self._ticket(inbound, relay)
         if not let:
             return None
@@ -85,21 +86,19 @@ class DirectRelay:
         begun = session.begin(inbound.method, params, headers=headers, trace=trace, repeatable=repeatable)
         if begun is None:
             return None
-        result = await carry(inbound, begun, ticket)
-        if result is None:
-            return None
-        if session.modern and result.get("resultType", "complete") != "complete":
-            leave(inbound, begun, ticket)  # a question, whose state is to be sealed, or an extension's
-            return None
-        done(inbound, ticket)
-        return write_json(result if session.modern else modernized(inbound.method, result))
 
-    async def _of_legacy(self, inbound: Inbound, relay: Relay, manager: StreamableHTTPSessionManager) -> bytes | None:
+        def show(result: dict[str, Any]) -> bytes | None:
+            if not session.modern:
+                return write_json(modernized(inbound.method, result))
+            # Else a question, whose state is to be sealed, or an extension's.
+            return write_json(result) if result.get("resultType", "complete") == "complete" else None
+
+        return Underway(inbound, begun, ticket, held, show)
+
+    def _of_legacy(self, inbound: Inbound, relay: Relay, manager: StreamableHTTPSessionManager) -> Underway | None:
         leg = relay.legs.get(inbound.session_id)
         key = inbound.principal.key
         owner = {"client_id": key, "issuer": None, "subject": key}
-        if DELEGATION_KEY in inbound.meta:
-            return None  # below another call, which is looked at on the long way
         if leg is None or not keeps_session(manager, inbound.session_id, owner, self._session_idle_s):
             return None
         ticket, let = self._ticket(inbound, relay)
@@ -110,15 +109,12 @@ class DirectRelay:
         begun = leg.begin(inbound.method, inbound.params, trace, repeatable=repeatable)
         if begun is None:
             return None
-        result = await carry(inbound, begun, ticket)
-        if result is None:
-            return None
-        shown = leg.shown(result)
-        if shown is None:
-            leave(inbound, begun, ticket)
-            return None
-        done(inbound, ticket)
-        return write_json(shown)
+
+        def show(result: dict[str, Any]) -> bytes | None:
+            shown = leg.shown(result)
+            return write_json(shown) if shown is not None else None
+
+        return Underway(inbound, begun, ticket, None, show)
 
     def _ticket(self, inbound: Inbound, relay: Relay) -> tuple[Pass | None, bool]:
         """Return the pass of a request that uses a capability, and whether it may go on at all."""
@@ -134,7 +130,7 @@ class DirectRelay:
             principal=inbound.principal,
             idempotency_key=f"mcp/{getrandbits(128):032x}",
         )
-        ticket = self._hub.let_through(relay.agent, call, parent=parent_of(inbound))
+        ticket = self._hub.let_through(relay.agent, call, parent=parent_of(inbound), trace=inbound.caller.trace)
         if ticket is not None:
             inbound.params["_meta"] = {**inbound.meta, DELEGATION_KEY: ticket.call.mark}
         return ticket, ticket is not None
@@ -154,9 +150,6 @@ def _params_agree(inbound: Inbound, relay: Relay) -> bool:
         for key, value in inbound.headers.items()
         if key.startswith(_PARAM_HEADER)
     }
-    lines = [key for key, _ in inbound.scope["headers"] if key.startswith(_PARAM_HEADER)]
-    if len(lines) != len(said):
-        return False  # one came twice
     given = cast("dict[str, Any]", arguments or {})
     return validate_mcp_param_headers(tools.schemas[str(name)], given, said) is None
 

@@ -1,6 +1,6 @@
 """What the MCP face of a single agent needs of the hub."""
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Protocol
 
@@ -37,7 +37,9 @@ class AgentHub(Protocol):
         """Hold the open connection to an agent until it is released; None where none is open now."""
         ...
 
-    def let_through(self, agent: Agent, call: Call, *, parent: TraceContext | None = None) -> Pass | None:
+    def let_through(
+        self, agent: Agent, call: Call, *, parent: TraceContext | None = None, trace: Mapping[str, str] | None = None
+    ) -> Pass | None:
         """Let a call through that a face carries itself; None where it is not simply allowed (see `admit`)."""
         ...
 

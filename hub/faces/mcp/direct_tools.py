@@ -10,19 +10,17 @@ from interhub.adapters import DELEGATION_KEY, Call, Principal
 from interhub.adapters.base import another
 from interhub.adapters.exact_json import write_json
 from interhub.adapters.mcp.connection import McpConnection
+from interhub.adapters.pool import Held
 from interhub.agent_cards import JsonObject, Kind, TaskSupport
-from interhub.hub.errors import HubError
 from interhub.hub.faces.http import getrandbits
 from interhub.hub.service import Hub
-from interhub.registry import RegistryError
 
-from .carried import carry, done, keeps_session, leave, parent_of
+from .carried import keeps_session, parent_of
 from .catalogue import Catalogue, Catalogues
 from .content import passed_on
-from .entrance import Inbound
+from .inbound import Inbound, Underway
 from .long_calls import support_of
 from .names import Entry
-from .profiles import Profile
 from .turn import meta_to_agents
 
 _PARAMS = frozenset({"name", "arguments", "_meta"})
@@ -46,7 +44,7 @@ class _Route(NamedTuple):
 
 
 class DirectTools:
-    """Serves `tools/call` at the entrance (`entrance.Shortcut`)."""
+    """Serves `tools/call` at the entrance (`inbound.Shortcut`)."""
 
     def __init__(
         self,
@@ -69,7 +67,7 @@ class DirectTools:
         self._server_info = server_info
         self._routes: dict[tuple[str, str], _Route] = {}
 
-    async def __call__(self, inbound: Inbound) -> bytes | None:
+    def __call__(self, inbound: Inbound) -> Underway | None:
         """Call a tool, or leave it."""
         params = inbound.params
         name, arguments = params.get("name"), params.get("arguments")
@@ -82,13 +80,10 @@ class DirectTools:
             owner = {"client_id": principal.tenant, "issuer": None, "subject": principal.subject}
             if not keeps_session(self._sessions, inbound.session_id, owner, self._session_idle_s):
                 return None
-        profile: Profile = inbound.scope["state"]["profile"]
+        profile = inbound.caller.profile
         catalogue = self._catalogues.known(principal.tenant, profile)
         if catalogue is None:
-            try:
-                catalogue = await self._catalogues.of(principal, profile)
-            except (HubError, RegistryError):
-                return None
+            return None  # the long way builds it
         route = self._routes.get((profile.name, name))
         if route is None or route.catalogue is not catalogue or route.principal is not principal:
             route = self._route(catalogue, principal, name)
@@ -101,18 +96,16 @@ class DirectTools:
         held = self._hub.hold(entry.agent)
         if held is None:
             return None
-        try:
-            if not isinstance(held.connection, McpConnection):
-                return None
-            call = another(
-                route.call,
-                arguments=given,
-                idempotency_key=f"{route.owner}/{getrandbits(128):032x}",
-                meta=meta_to_agents(inbound.meta),
-            )
-            return await self._call(inbound, entry, call, held.connection)
-        finally:
+        call = another(
+            route.call,
+            arguments=given,
+            idempotency_key=f"{route.owner}/{getrandbits(128):032x}",
+            meta=meta_to_agents(inbound.meta),
+        )
+        underway = self._begin(inbound, entry, call, held)
+        if underway is None:
             held.release()
+        return underway
 
     def _route(self, catalogue: Catalogue, principal: Principal, name: str) -> "_Route | None":
         """Return how a tool is called, where nothing about it is special."""
@@ -132,8 +125,11 @@ class DirectTools:
         )
         return _Route(catalogue, principal, principal.key, entry, call)
 
-    async def _call(self, inbound: Inbound, entry: Entry, call: Call, connection: McpConnection) -> bytes | None:
-        ticket = self._hub.let_through(entry.agent, call, parent=parent_of(inbound))
+    def _begin(self, inbound: Inbound, entry: Entry, call: Call, held: Held) -> Underway | None:
+        connection = held.connection
+        if not isinstance(connection, McpConnection):
+            return None
+        ticket = self._hub.let_through(entry.agent, call, parent=parent_of(inbound), trace=inbound.caller.trace)
         if ticket is None:
             return None
         begun = connection.begin(
@@ -141,15 +137,12 @@ class DirectTools:
         )
         if begun is None:
             return None
-        result = await carry(inbound, begun, ticket)
-        if result is None:
-            return None
-        shown = self._shown(inbound, result) if _is_plain(result) else None
-        if shown is None or not connection.keeps_promise(result, entry.capability):
-            leave(inbound, begun, ticket)
-            return None
-        done(inbound, ticket)
-        return shown
+
+        def show(result: dict[str, Any]) -> bytes | None:
+            shown = self._shown(inbound, result) if _is_plain(result) else None
+            return shown if shown is not None and connection.keeps_promise(result, entry.capability) else None
+
+        return Underway(inbound, begun, ticket, held, show)
 
     def _shown(self, inbound: Inbound, result: Mapping[str, Any]) -> bytes | None:
         """Return a plain result as `offered` shows it; None where there is more to it."""

@@ -4,70 +4,38 @@ A request takes the short way only where everything about it is in order and not
 not goes on to the SDK, which says in its own words what is wrong: the short way never words an error. It falls back
 request by request, also in the middle of one: a call that has begun, and turns out to need a stream, a question or
 time, is handed over as it stands.
+
+There are two ways in: as an ASGI application, and past ASGI (`McpEntrance.short`, `interhub.hub.wire`). Both have the
+same shortcuts.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any, TypeAlias, cast
+import asyncio
+from collections.abc import Mapping
+from contextlib import ExitStack
 
 import anyio
 import orjson
+import structlog
 from mcp.server.transport_security import TransportSecurityMiddleware, TransportSecuritySettings
-from mcp.shared.inbound import NAME_BEARING_METHODS, decode_header_value
-from mcp_types import CLIENT_CAPABILITIES_META_KEY, CLIENT_INFO_META_KEY, PROTOCOL_VERSION_META_KEY
-from mcp_types.methods import validate_client_request
-from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS, MODERN_PROTOCOL_VERSIONS
-from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from interhub.adapters import Principal
-from interhub.adapters.exact_json import is_exact
 from interhub.adapters.mcp.relay import Begun
-from interhub.hub.faces.http import replay
+from interhub.hub.faces.http import RECORDED, replay
+from interhub.hub.wire import LEFT, Answer, Around, Exchange, Going
 
-_VERSION, _METHOD, _NAME, _SESSION = b"mcp-protocol-version", b"mcp-method", b"mcp-name", b"mcp-session-id"
-_ROUTING = frozenset({_VERSION, _METHOD, _NAME, _SESSION})
+from .inbound import SESSION, Caller, Inbound, Shortcut, Underway, headers_of, inbound_of
+
+log = structlog.get_logger()
+
+PATIENCE_S = 0.5
+"""How long the entrance waits for an answer. After that the long way does, which notices a client that hangs up and
+keeps its connection alive; what it costs is nothing beside the wait."""
 _CANCELLED = b"notifications/cancelled"
 _HAND_OVER_S = 1.0
-_MODERN = {version.encode(): version for version in MODERN_PROTOCOL_VERSIONS}
-_HANDSHAKE = frozenset(version.encode() for version in HANDSHAKE_PROTOCOL_VERSIONS)
 
-
-@dataclass(slots=True)
-class Inbound:
-    """One request of a client that is in order so far: what is left to check is its method's own parameters.
-
-    In the modern era that is: envelope, routing headers and version. In the legacy era the session is still to be
-    looked up: that there is one, and whose it is.
-    """
-
-    scope: Scope
-    principal: Principal
-    method: str
-    id: int | str
-    params: dict[str, Any]
-    """The shortcut's own: the long way reads the body again."""
-    meta: dict[str, Any]
-    """The parameters' `_meta`; empty when there is none."""
-    headers: dict[bytes, bytes]
-    """By lower-case name; of a name that came twice, the last."""
-    modern: bool
-    session_id: str = ""
-    """Of a legacy request."""
-    carried: dict[tuple[str, int | str], Begun] | None = None
-    """Of a legacy request: where what is waited for on the short way is noted, by session and id."""
-    around: tuple[AbstractContextManager[None], ...] = ()
-    """What a shortcut that leaves the request in the middle of it wants entered around the long way, in this order."""
-
-
-Shortcut: TypeAlias = Callable[[Inbound], Awaitable[bytes | None]]
-"""Answers a request with the JSON of its `result`, or leaves it (None) to the SDK's server.
-
-It raises nothing. What it has begun by the time it leaves a request is handed over by `Inbound.around`.
-"""
+_Carried = dict[tuple[str, int | str], Begun]
+"""What is waited for of legacy requests, by session and id."""
 
 
 class McpEntrance:
@@ -87,13 +55,19 @@ class McpEntrance:
         self._app = app
         self._shortcuts = shortcuts
         self._max_body_bytes = max_body_bytes
-        self._carried: dict[tuple[str, int | str], Begun] = {}
+        self._carried: _Carried = {}
         self._security = TransportSecurityMiddleware(security) if security is not None else None
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request. `scope["state"]["principal"]` is the caller."""
+    # As an ASGI application
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send, caller: Caller | None = None) -> None:
+        """Serve one request of `caller`; without one, what it is of is in `scope["state"]` and its path parameters."""
         if scope["method"] != "POST":
             await self._app(scope, receive, send)
+            return
+        left: Around | None = scope["state"].pop(LEFT, None)
+        if left is not None:
+            await self._take_over(left, scope, receive, send)
             return
         message = await receive()
         body: bytes = message.get("body", b"")
@@ -104,24 +78,45 @@ class McpEntrance:
                 return
             body = b"".join([each["body"] for each in read])
             message = {"type": "http.request", "body": body, "more_body": False}
-        inbound = inbound_of(scope, body)
+        headers = headers_of(scope)
+        who = caller or Caller(scope["state"]["principal"], scope["path_params"]["agent_id"])
+        inbound = inbound_of(who, headers, body) if headers is not None else None
+        receive = replay([message], receive)
         if inbound is None:
             if self._carried and _CANCELLED in body:
                 await self._hand_over(scope, body)
-        else:
-            inbound.carried = None if inbound.modern else self._carried
-            shortcut = self._shortcuts.get(inbound.method)
-            if shortcut is not None and (self._security is None or await self._is_welcome(scope)):
-                result = await shortcut(inbound)
-                if result is not None:
-                    await answer(inbound, result, send)
+        elif self._security is None or await self._is_welcome(scope):
+            result = self._begin(inbound)
+            if isinstance(result, Underway):
+                underway = result
+                result = await self._carry(underway)
+                if result is None:
+                    await self._take_over(underway.leave(), scope, receive, send)
                     return
-                with ExitStack() as stack:
-                    for handover in inbound.around:
-                        stack.enter_context(handover)
-                    await self._app(scope, replay([message], receive), send)
+                scope["state"][RECORDED] = underway.ticket is not None
+            if result is not None:
+                await _send(inbound, result, send)
                 return
-        await self._app(scope, replay([message], receive), send)
+        await self._app(scope, receive, send)
+
+    def _begin(self, inbound: Inbound) -> bytes | Underway | None:
+        shortcut = self._shortcuts.get(inbound.method)
+        return shortcut(inbound) if shortcut is not None else None
+
+    async def _carry(self, underway: Underway) -> bytes | None:
+        """Wait for a result; None when it is for the long way to wait, or to say what went wrong."""
+        with _Noted(self._carried, underway):
+            try:
+                return underway.answer() if await underway.begun.settled(PATIENCE_S) else None
+            except BaseException:
+                underway.give_up()
+                raise
+
+    async def _take_over(self, left: Around, scope: Scope, receive: Receive, send: Send) -> None:
+        with ExitStack() as stack:
+            for each in left:
+                stack.enter_context(each)
+            await self._app(scope, receive, send)
 
     async def _read(self, first: Message, receive: Receive) -> list[Message]:
         """Return the messages of a body that comes in pieces: all of them, or as far as it may be read."""
@@ -134,7 +129,7 @@ class McpEntrance:
 
     async def _hand_over(self, scope: Scope, body: bytes) -> None:
         """Have the SDK's server take over the call that a legacy client cancels: it is to hear the notification."""
-        named = [value for name, value in scope["headers"] if name == _SESSION]
+        named = [value for name, value in scope["headers"] if name == SESSION]
         try:
             number = orjson.loads(body)["params"]["requestId"]
         except (orjson.JSONDecodeError, LookupError, TypeError):
@@ -150,111 +145,129 @@ class McpEntrance:
         assert self._security is not None, "asked where there is something to check"
         return await self._security.validate_request(Request(scope), is_post=True) is None
 
+    # Past ASGI
 
-def inbound_of(scope: Scope, body: bytes) -> Inbound | None:
-    """Read a POST; None where anything is out of order, or needs a closer look."""
-    headers: dict[bytes, bytes] = scope["state"].get("headers", {})
-    if len(headers) != len(scope["headers"]):  # some came twice
-        headers = {}
-        for name, value in scope["headers"]:
-            if name in _ROUTING and name in headers:
-                return None
-            headers[name] = value
-    if not _takes_both(headers.get(b"accept", b"")) or not _is_json(headers.get(b"content-type", b"")):
-        return None
-    version = headers.get(_VERSION, b"").strip(b" \t")
-    modern = _MODERN.get(version)
-    if modern is None and (_SESSION not in headers or (version and version not in _HANDSHAKE)):
-        return None
-    if not is_exact(body):
-        return None
-    try:
-        request: object = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        return None
-    if not isinstance(request, dict):
-        return None
-    message = cast("dict[str, Any]", request)
-    method, number, params = message.get("method"), message.get("id"), message.get("params")
-    if message.get("jsonrpc") != "2.0" or not isinstance(method, str) or type(number) not in (int, str):
-        return None
-    if params is None:
-        params = {}
-    elif not isinstance(params, dict):
-        return None
-    fields = cast("dict[str, Any]", params)
-    meta = fields.get("_meta", {})
-    if not isinstance(meta, dict):
-        return None
-    inbound = Inbound(
-        scope=scope,
-        principal=scope["state"]["principal"],
-        method=method,
-        id=cast("int | str", number),
-        params=fields,
-        meta=cast("dict[str, Any]", meta),
-        headers=headers,
-        modern=modern is not None,
-    )
-    if modern is None:
-        inbound.session_id = headers[_SESSION].strip(b" \t").decode("latin-1")
-        return inbound
-    return inbound if _routes_agree(inbound, modern) else None
+    def short(
+        self, caller: Caller, headers: Mapping[bytes, bytes], body: bytes, fields: bytes
+    ) -> Answer | Going | None:
+        """Answer a request, or send it on its way; `fields` are header lines for its answer (`wire.ShortWay`)."""
+        if self._security is not None:
+            return None
+        inbound = inbound_of(caller, headers, body)
+        if inbound is None:
+            return None
+        found = self._begin(inbound)
+        if isinstance(found, Underway):
+            return _Followed(self._carried, found, fields)
+        return _answer(inbound, found, fields) if found is not None else None
 
 
-def _routes_agree(inbound: Inbound, version: str) -> bool:
-    """Whether the envelope is whole, and the headers say what it says (MCP 2026-07-28, basic/transports)."""
-    meta, headers = inbound.meta, inbound.headers
-    if meta.get(PROTOCOL_VERSION_META_KEY) != version or CLIENT_CAPABILITIES_META_KEY not in meta:
-        return False
-    if headers.get(_METHOD, b"").strip(b" \t") != inbound.method.encode():
-        return False
-    key = NAME_BEARING_METHODS.get(inbound.method)
-    if key is not None and (named := inbound.params.get(key)) is not None:
-        said = headers.get(_NAME)
-        if said is None or decode_header_value(said.strip(b" \t").decode("latin-1")) != named:
-            return False
-    token = meta.get("progressToken", "")
-    if type(token) not in (int, str):
-        return False
-    who = orjson.dumps([meta.get(CLIENT_INFO_META_KEY), meta[CLIENT_CAPABILITIES_META_KEY]])
-    return _is_envelope(version, who)
+class _Followed:
+    """A request that is carried to its end by callbacks (`wire.Going`)."""
+
+    __slots__ = ("_carried", "_exchange", "_fields", "_noted", "_task", "_timer", "_underway")
+
+    def __init__(self, carried: _Carried, underway: Underway, fields: bytes) -> None:
+        self._underway = underway
+        self._fields = fields
+        self._noted = None if underway.inbound.modern else _Noted(carried, underway)
+        self._timer: asyncio.TimerHandle | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    def follow(self, exchange: Exchange) -> None:
+        """Carry it to its end."""
+        self._exchange = exchange
+        if self._noted is not None:
+            self._noted.__enter__()
+        self._timer = exchange.loop.call_later(PATIENCE_S, self._late)
+        if not self._underway.begun.watch(self._news):
+            self._wait()
+
+    def give_up(self) -> None:
+        """Let go of it: the client has hung up."""
+        self._end_wait()
+        self._underway.give_up()
+
+    def _news(self) -> None:
+        begun = self._underway.begun
+        settled = begun.look()
+        if settled is not None:
+            self._end(settled=settled)
+        elif not begun.watch(self._news):
+            self._wait()
+
+    def _late(self) -> None:
+        self._end(settled=False)
+
+    def _wait(self) -> None:
+        """Wait in a task: a connection is to be made."""
+        self._task = self._exchange.loop.create_task(self._settle(), context=self._exchange.context)
+
+    async def _settle(self) -> None:
+        self._end(settled=await self._underway.begun.settled(PATIENCE_S))
+
+    def _end(self, *, settled: bool) -> None:
+        self._end_wait()
+        shown = None
+        if settled:
+            try:
+                shown = self._underway.answer()
+            except Exception:  # whoever called this back, the connection to the server, is not to suffer from it
+                log.exception("short_way_failed", method=self._underway.inbound.method)
+        if shown is None:
+            self._exchange.leave(self._underway.leave())
+        else:
+            self._exchange.answer(_answer(self._underway.inbound, shown, self._fields))
+
+    def _end_wait(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._underway.begun.watch(None)
+        if self._noted is not None:
+            self._noted.__exit__()
+        task, self._task = self._task, None
+        if task is not None and task is not asyncio.current_task(self._exchange.loop):
+            task.cancel()
 
 
-@lru_cache(maxsize=1024)
-def _is_envelope(version: str, who: bytes) -> bool:
-    """Whether who a client is, and what it can do, is of the protocol's shape; a client sends the same every time."""
-    info, capabilities = orjson.loads(who)
-    meta = {PROTOCOL_VERSION_META_KEY: version, CLIENT_CAPABILITIES_META_KEY: capabilities}
-    if info is not None:
-        meta[CLIENT_INFO_META_KEY] = info
-    try:
-        validate_client_request("tools/call", version, {"name": "any", "_meta": meta})
-    except (ValidationError, KeyError):
-        return False
-    return True
+class _Noted:
+    """Notes a legacy request, while it is waited for, where its cancellation looks for it."""
+
+    __slots__ = ("_carried", "_key", "_underway")
+
+    def __init__(self, carried: _Carried, underway: Underway) -> None:
+        self._carried = carried
+        self._underway = underway
+        self._key = underway.inbound.session_id, underway.inbound.id
+
+    def __enter__(self) -> None:
+        if not self._underway.inbound.modern:
+            self._carried[self._key] = self._underway.begun
+
+    def __exit__(self, *raised: object) -> None:
+        self._carried.pop(self._key, None)
 
 
-@lru_cache(maxsize=256)
-def _takes_both(accept: bytes) -> bool:
-    kinds = {kind.partition(b";")[0].strip().lower() for kind in accept.split(b",")}
-    if b"*/*" in kinds:
-        return True
-    return bool(kinds & {b"application/json", b"application/*"} and kinds & {b"text/event-stream", b"text/*"})
+_TYPE = b"content-type: application/json\r\n"
 
 
-@lru_cache(maxsize=256)
-def _is_json(content_type: bytes) -> bool:
-    return content_type.partition(b";")[0].strip(b" \t") == b"application/json"
+def _answer(inbound: Inbound, result: bytes, fields: bytes) -> Answer:
+    if inbound.modern:
+        return Answer(_TYPE + fields, _response(inbound, result))
+    session = b"%b: %b\r\n" % (SESSION, inbound.session_id.encode("latin-1"))
+    return Answer(_TYPE + session + fields, _response(inbound, result))
 
 
-async def answer(inbound: Inbound, result: bytes, send: Send) -> None:
-    """Send a result."""
+def _response(inbound: Inbound, result: bytes) -> bytes:
     number = inbound.id
     said = str(number).encode() if isinstance(number, int) else orjson.dumps(number)
-    body = b'{"jsonrpc":"2.0","id":%b,"result":%b}' % (said, result)
+    return b'{"jsonrpc":"2.0","id":%b,"result":%b}' % (said, result)
+
+
+async def _send(inbound: Inbound, result: bytes, send: Send) -> None:
+    body = _response(inbound, result)
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
     if not inbound.modern:
-        headers.append((_SESSION, inbound.session_id.encode("latin-1")))
+        headers.append((SESSION, inbound.session_id.encode("latin-1")))
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": body})

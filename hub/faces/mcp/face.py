@@ -19,20 +19,23 @@ from starlette.types import Receive, Scope, Send
 
 from interhub.adapters import Principal
 from interhub.hub.errors import BadRequest
+from interhub.hub.faces.http import Admitted
 from interhub.hub.faces.refusals import refusal
 from interhub.hub.service import Hub
+from interhub.hub.wire import Answer, Going
 
 from .calls import DirectCalls
 from .carried import keeps_session
 from .catalogue import Catalogues
 from .changes import ChangeNotices
 from .direct_tools import DirectTools
-from .entrance import Inbound, McpEntrance, Shortcut
+from .entrance import McpEntrance
+from .inbound import Caller, Inbound, Shortcut
 from .listed import KEYS
 from .lists import Lists
 from .long_calls import SKILL, TOOL, LongCalls, show_skill
 from .offered import Offered, show_offered_tool
-from .profiles import Profiles
+from .profiles import HEADER, Profiles
 from .sealing import sealing
 from .server import ChangingServer
 from .tasks import RunTasks
@@ -123,21 +126,34 @@ class McpFace:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request. `scope["state"]["principal"]` is the caller; a legacy session is bound to it."""
+        principal: Principal = scope["state"]["principal"]
+        chosen = next((value for name, value in scope["headers"] if name == HEADER), None)
         try:
-            scope["state"]["profile"] = self._profiles.chosen(scope, scope["state"]["principal"])
+            profile = self._profiles.chosen(scope.get("query_string", b""), chosen, principal)
         except BadRequest as error:
             await refusal(scope, error)(scope, receive, send)
             return
-        await self._entrance(scope, receive, send)
+        scope["state"]["profile"] = profile
+        await self._entrance(scope, receive, send, Caller(principal, profile=profile))
 
-    async def _listed(self, inbound: Inbound) -> bytes | None:
+    def short(self, admitted: Admitted) -> Answer | Going | None:
+        """Serve a request past ASGI, or leave it."""
+        request, principal = admitted.request, admitted.principal
+        try:
+            profile = self._profiles.chosen(request.query, request.headers.get(HEADER), principal)
+        except BadRequest:
+            return None
+        caller = Caller(principal, "", profile, admitted.trace)
+        return self._entrance.short(caller, request.headers, request.body, admitted.fields)
+
+    def _listed(self, inbound: Inbound) -> bytes | None:
         """Answer a list request at the entrance, to a legacy client in a session of its own only."""
         if not inbound.modern:
             principal = inbound.principal
             owner = {"client_id": principal.tenant, "issuer": None, "subject": principal.subject}
             if not keeps_session(self._sessions, inbound.session_id, owner, self._session_idle_s):
                 return None
-        return await self._lists.shortcut(inbound)
+        return self._lists.shortcut(inbound)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request with the SDK's server."""

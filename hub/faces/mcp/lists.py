@@ -24,11 +24,10 @@ from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from interhub.adapters import Principal
 from interhub.adapters.exact_json import read_json
 from interhub.agent_cards import JsonObject, visible
-from interhub.hub.errors import HubError
-from interhub.registry import Agent, RegistryError
+from interhub.registry import Agent
 
 from .catalogue import Catalogue, Catalogues
-from .entrance import Inbound
+from .inbound import Inbound
 from .listed import KEYS, written
 from .profiles import Profile
 from .turn import Context, principal_of, profile_of
@@ -114,8 +113,10 @@ class Lists:
 
     # The two ways in
 
-    async def shortcut(self, inbound: Inbound) -> bytes | None:
-        """Answer a list request at the entrance (`entrance.Shortcut`); what is not in order is left to the long way.
+    def shortcut(self, inbound: Inbound) -> bytes | None:
+        """Answer a list request at the entrance (`inbound.Shortcut`) with a page that has been written already.
+
+        What is not in order, or is to be written first, is left to the long way.
 
         A legacy client's session has been looked up. Its version is the one that it names in the header, as it must
         (MCP 2025-11-25, basic/transports, protocol version header); one that names none is left too.
@@ -126,14 +127,12 @@ class Lists:
             return None
         whose = _Whose(
             tenant=inbound.principal.tenant,
-            profile=inbound.scope["state"]["profile"],
+            profile=inbound.caller.profile,
             method=inbound.method,
             version=version,
         )
-        try:
-            return await self._page(whose, cursor)
-        except (MCPError, HubError, RegistryError):
-            return None
+        listing = self._listings.get(whose)
+        return listing.pages.get(cursor) if listing is not None else None
 
     async def middleware(self, ctx: Context, call_next: CallNext) -> HandlerResult:
         """Answer a list request within the SDK's server, and write who is there into what a client reads first."""

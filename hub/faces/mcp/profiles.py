@@ -11,8 +11,6 @@ from fnmatch import fnmatchcase
 from typing import Literal, TypeAlias
 from urllib.parse import parse_qs
 
-from starlette.types import Scope
-
 from interhub.adapters import Principal
 from interhub.agent_cards import Capability
 from interhub.hub.errors import BadRequest, shown
@@ -78,20 +76,18 @@ class Profiles:
     by_subject: Mapping[str, str] = field(default_factory=dict[str, str])
     """Names of profiles by `Principal.subject`."""
 
-    def chosen(self, scope: Scope, principal: Principal) -> Profile:
-        """Return the profile of an HTTP request: of its URL, else of its header, else of its caller's key.
+    def chosen(self, query: bytes, header: bytes | None, principal: Principal) -> Profile:
+        """Return the profile of an HTTP request: of its URL, else of its header (`HEADER`), else of its caller's key.
 
         Raises:
             BadRequest: it chooses one that there is not.
         """
-        query: bytes = scope.get("query_string", b"")
         if query:
             given = parse_qs(query.decode("latin-1"), keep_blank_values=True).get(QUERY)
             if given is not None:
                 return self._named(given[-1])
-        for name, value in scope["headers"]:
-            if name == HEADER:
-                return self._named(value.decode("latin-1").strip())
+        if header is not None:
+            return self._named(header.decode("latin-1").strip())
         return self._of(principal)
 
     def _of(self, principal: Principal) -> Profile:

@@ -217,7 +217,7 @@ async def test_both_ways_answer_alike(upstream: str, monkeypatch: pytest.MonkeyP
         assert differences == {}
 
 
-async def _long_way(entrance: Any, scope: Any, receive: Any, send: Any) -> None:
+async def _long_way(entrance: Any, scope: Any, receive: Any, send: Any, caller: Any = None) -> None:
     await entrance._app(scope, receive, send)
 
 

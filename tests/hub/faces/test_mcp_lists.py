@@ -280,6 +280,8 @@ async def test_a_legacy_list_is_answered_within_the_callers_own_session_only() -
         session = {**both, "Mcp-Session-Id": opened.headers["mcp-session-id"], "MCP-Protocol-Version": "2025-11-25"}
         await http.post(site.url, json={"jsonrpc": "2.0", "method": "notifications/initialized"}, headers=session)
         asking = {"jsonrpc": "2.0", "id": 2, "method": "tools/list"}
+        first = await http.post(site.url, json=asking, headers=session)  # the list is written
+        assert '"tools":[' in first.text
         answered = await http.post(site.url, json=asking, headers=session)
         assert answered.headers["content-type"] == "application/json"  # not the stream that the SDK's server sends
         result = answered.json()["result"]
