@@ -9,11 +9,14 @@ import re
 import orjson
 
 _LONG_NUMBER = re.compile(rb"[\s:,\[.-]\d{17}")
+_DIGITS = bytes(ord("0") if chr(each).isdecimal() and each < 128 else each for each in range(256))
+_SEVENTEEN = b"0" * 17
 
 
 def is_exact(text: bytes) -> bool:
     """Whether orjson would read it without loss. Says no to some texts of which it would."""
-    return _LONG_NUMBER.search(text) is None
+    # Nearly every text has no such run of digits at all, which is seen at a fifth of the expression's cost.
+    return _SEVENTEEN not in text.translate(_DIGITS) or _LONG_NUMBER.search(text) is None
 
 
 def read_json(text: bytes) -> object:

@@ -3,6 +3,7 @@
 import threading
 from collections import deque
 from collections.abc import Sequence
+from datetime import UTC
 from types import TracebackType
 from typing import Self
 
@@ -11,7 +12,7 @@ from sqlalchemy import Engine, insert
 from sqlalchemy.exc import SQLAlchemyError
 
 from interhub.registry import DatabaseError
-from interhub.registry.database import audit, writing
+from interhub.registry.database import audit, dump_json, keepable, writing
 
 from .audit import AuditRecord
 
@@ -103,13 +104,37 @@ class SqlAuditLog:
     def _written(self, records: Sequence[AuditRecord]) -> bool:
         try:
             with writing(self._engine) as connection:
-                connection.execute(insert(audit), [_row(record) for record in records])
+                if self._engine.dialect.name == "sqlite":
+                    connection.exec_driver_sql(_SQLITE_INSERT, [_sqlite_row(record) for record in records])
+                else:
+                    connection.execute(insert(audit), [_row(record) for record in records])
         except (DatabaseError, SQLAlchemyError) as error:
             log.warning("audit_write_failed", records=len(records), why=str(error).partition("\n")[0])
             return False
         except Exception:  # a record that cannot be written must not end the thread that writes the others
             log.exception("audit_records_unwritable", records=len(records))
         return True
+
+
+_SQLITE_INSERT = (
+    "INSERT INTO audit (at, tenant, subject, action, target, decision, outcome, duration_ms, detail)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
+
+
+def _sqlite_row(record: AuditRecord) -> tuple[object, ...]:
+    """Return a record as `_row` is bound, at half of the cost, which is that of every call (docs/adr/0009)."""
+    return (
+        record.at.astimezone(UTC).isoformat(" ", "microseconds")[:26],
+        keepable(record.tenant),
+        keepable(record.subject),
+        record.action,
+        keepable(record.target),
+        record.decision,
+        record.outcome,
+        round(record.duration_ms),
+        dump_json(dict(record.detail)),
+    )
 
 
 def _row(record: AuditRecord) -> dict[str, object]:

@@ -234,7 +234,8 @@ class Dispatcher:
             return None
         if self.guards.limits.marked and matches(call.principal, self.guards.limits.marked):
             return None
-        outgoing = self.marked(agent, another(call, budget=self.guards.budget()))
+        budget = self.guards.budget()
+        outgoing = another(call, budget=budget, mark=self.guards.mark(agent.id, call, budget))
         if not self._flights.take((agent.tenant, agent.id), call.principal.key):
             return None
         return Pass(agent, outgoing, self._ended, parent, self._flights, trace)

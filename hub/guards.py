@@ -10,7 +10,8 @@ A mark of another hub is left alone, and goes on beside ours: each hub holds its
 
 import hmac
 import time
-from base64 import urlsafe_b64decode, urlsafe_b64encode
+from base64 import urlsafe_b64decode
+from binascii import b2a_base64
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -199,9 +200,9 @@ class Guards:
 
     # On the way out
 
-    def mark(self, agent_id: str, call: Call) -> str:
-        """Return the mark that a call carries to its agent."""
-        own, left = call.lineage, call.budget
+    def mark(self, agent_id: str, call: Call, budget: Budget | None = None) -> str:
+        """Return the mark that a call carries to its agent; with another budget than its own, where one is given."""
+        own, left = call.lineage, budget or call.budget
         allowed = left if own.limits is None else own.limits
         calls = allowed.calls
         if own.limits is None and calls is not None:  # the call that carries it is counted by who makes it
@@ -215,7 +216,7 @@ class Guards:
             [left.depth, calls, left.fan_out, allowed.tokens, allowed.cost_usd, left.until],
         ]
         written = orjson.dumps(said)
-        mark = f"{_VERSION}.{self._id}.{_b64(written)}.{_b64(self._mac(written))}"
+        mark = f"{_VERSION}.{self._id}.{_b64(self._mac(written) + written)}"
         return f"{mark} {own.foreign}" if own.foreign else mark
 
     def budget(self, asked: Budget | None = None, ticket: Ticket | None = None) -> Budget:
@@ -302,11 +303,11 @@ class Guards:
             raise DelegationLoop((*trail, agent_id))
 
     def _opened(self, sealed: str, principal: Principal) -> Ticket:
-        payload, _, mac = sealed.partition(".")
         try:
-            written, given = _bytes(payload), _bytes(mac)
+            opened = _bytes(sealed)
         except ValueError:
-            written, given = b"", b""
+            opened = b""
+        given, written = opened[:_MAC], opened[_MAC:]
         if not hmac.compare_digest(given, self._mac(written)):
             raise NotAllowed("this delegation", "its mark was changed on the way: pass it on as it came")
         tenant, tree, branch, call, trail, left = orjson.loads(written)
@@ -352,7 +353,10 @@ def _over(spent: Spent, calls: int, limits: Budget) -> tuple[str, float] | None:
 
 
 def _b64(data: bytes) -> str:
-    return urlsafe_b64encode(data).rstrip(b"=").decode("ascii")
+    return b2a_base64(data, newline=False).translate(_URL_SAFE, b"=").decode("ascii")
+
+
+_URL_SAFE = bytes.maketrans(b"+/", b"-_")
 
 
 def _bytes(text: str) -> bytes:

@@ -63,7 +63,12 @@ class ForeignText(TypeDecorator[str]):
         """Put U+FFFD in the place of what a database cannot keep."""
         if value is None:
             return None
-        return _UNKEEPABLE.sub("\ufffd", value)
+        return keepable(value)
+
+
+def keepable(value: str) -> str:
+    """Return a text with U+FFFD in the place of what a database cannot keep."""
+    return value if value.isascii() and "\x00" not in value else _UNKEEPABLE.sub("\ufffd", value)
 
 
 _UNKEEPABLE = re.compile("[\x00\ud800-\udfff]")

@@ -329,11 +329,7 @@ class McpConnection:
             del meta["progressToken"]
         elif session.modern and "logging" in session.capabilities:
             meta[LOG_LEVEL_META_KEY] = "info"
-        hints = capability.raw.get("annotations")
-        repeatable = isinstance(hints, Mapping) and (
-            hints.get("readOnlyHint") is True or hints.get("idempotentHint") is True
-        )
-        return session.begin("tools/call", params, headers=headers, trace=trace, repeatable=repeatable)
+        return session.begin("tools/call", params, headers=headers, trace=trace, repeatable=_is_repeatable(capability))
 
     def keeps_promise(self, result: JsonObject, capability: Capability) -> bool:
         """Whether a tool's result is of the schema that it promised, where it promised one."""
@@ -595,3 +591,11 @@ def _facts(session: McpSession) -> ServerFacts:
 def _browsing(error: MCPError) -> dict[str, JsonObject] | None:
     """What a server of 2025-11-25 wants opened in a browser before it takes the call (client/elicitation, URL mode)."""
     return url_elicitations(cast("Json", error.data)) if error.code == URL_ELICITATION_REQUIRED else None
+
+
+def _is_repeatable(capability: Capability) -> bool:
+    """Whether a server says of its tool that it reads only, or that twice is as good as once."""
+    hints = capability.raw.get("annotations")
+    if hints is None:
+        return False
+    return isinstance(hints, Mapping) and (hints.get("readOnlyHint") is True or hints.get("idempotentHint") is True)

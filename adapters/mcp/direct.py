@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Generator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import lru_cache
 from typing import Any, cast
 
 import anyio
@@ -102,6 +103,18 @@ def pool_for(endpoint: Endpoint, reach: Reach) -> Http1Pool | None:
 class DirectExchange:
     """One request that has been sent, or is about to be, and what has come of it."""
 
+    # What only a stream needs, or a hand-over, is the class's until it is set: every call makes one of these.
+    untouched = False
+    """The server has not looked at the request: it may be sent again."""
+    result: dict[str, Any] | None = None
+    error: MCPError | AdapterError | None = None
+    _searched = 0
+    _last_event = ""
+    _retry_s = RESUME_S
+    _resumes = 0
+    _taken = False
+    _let_go: anyio.Event | None = None
+
     def __init__(
         self,
         way: DirectWay,
@@ -124,10 +137,6 @@ class DirectExchange:
         self.method = method
         self.token = number
         """The progress token that it was sent with, where it was sent with one."""
-        self.untouched = False
-        """The server has not looked at the request: it may be sent again."""
-        self.result: dict[str, Any] | None = None
-        self.error: MCPError | AdapterError | None = None
         self._way = way
         self._label = label
         self._number = number
@@ -140,12 +149,6 @@ class DirectExchange:
         self._tell_soon = tell_soon
         self._events: deque[dict[str, Any]] = deque()
         self._buffer = bytearray()
-        self._searched = 0
-        self._last_event = ""
-        self._retry_s = RESUME_S
-        self._resumes = 0
-        self._taken = False
-        self._let_go: anyio.Event | None = None
         self._response: Response | None = way.pool.send(request)
 
     @property
@@ -350,7 +353,7 @@ class DirectExchange:
             self.error = self._broken(response.fault)
             return
         body = response.take()
-        kind = response.headers.get(b"content-type", b"").partition(b";")[0].strip().lower().decode("latin-1")
+        kind = _kind(response.headers.get(b"content-type", b""))
         if response.status != 200:
             if 300 <= response.status < 400:
                 self.untouched = self._way.blocked = True
@@ -444,6 +447,12 @@ class DirectExchange:
                 return ProtocolViolation(self._label, f"its answer is larger than {limit} MiB")
             case _:
                 return RemoteUnavailable(self._label, f"the connection to {self._way.place} broke off ({fault})")
+
+
+@lru_cache(maxsize=256)
+def _kind(content_type: bytes) -> str:
+    """Return a media type without its parameters."""
+    return content_type.partition(b";")[0].strip().lower().decode("latin-1")
 
 
 _begun: ContextVar[DirectExchange | None] = ContextVar("mcp_begun", default=None)

@@ -172,6 +172,8 @@ class Entrance:
         self._app = app
         self._authenticator = authenticator
         self._perimeter = perimeter or Perimeter()
+        self._known_host = b"localhost"
+        """The `Host` that was known last."""
 
     def admit(self, request: wire.Request) -> Admitted | None:
         """Let in a request past ASGI; None where it is to be refused or looked at more closely, or is to leave a line.
@@ -181,8 +183,11 @@ class Entrance:
         if spans_are_exported() or says_debug():
             return None
         headers = request.headers
-        if not self._perimeter.knows_host(headers.get(b"host", b"").decode("latin-1")):
-            return None
+        host = headers.get(b"host", b"")
+        if host != self._known_host:
+            if not self._perimeter.knows_host(host.decode("latin-1")):
+                return None
+            self._known_host = host
         origin = headers.get(b"origin")
         if origin is not None and not self._perimeter.knows_origin(origin.decode("latin-1")):
             return None
@@ -194,14 +199,13 @@ class Entrance:
                 return None
             trace = carrier
         authorization = headers.get(b"authorization", b"").decode("latin-1")
+        api_key = headers.get(b"x-api-key", b"").decode("latin-1")
         try:
-            principal = self._authenticator.principal_of_header(
-                authorization, headers.get(b"x-api-key", b"").decode("latin-1")
-            )
+            principal = self._authenticator.principal_of_header(authorization, api_key)
         except Unauthenticated:
             return None
-        fields = b"x-request-id: %b\r\n" % _request_id(headers).encode("latin-1")
-        return Admitted(request, principal, trace, fields)
+        request_id = _request_id(headers).encode("latin-1")
+        return Admitted(request, principal, trace, b"x-request-id: %b\r\n" % request_id)
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Take one connection (ASGI 3)."""
@@ -332,8 +336,11 @@ class _Answered:
 
 def _request_id(headers: Mapping[bytes, bytes]) -> str:
     """Return the id that a request brings, or one of ours."""
-    given = headers.get(b"x-request-id", b"").decode("latin-1")
-    return given if given and _REQUEST_ID.fullmatch(given) else f"{getrandbits(128):032x}"
+    if b"x-request-id" in headers:
+        given = headers[b"x-request-id"].decode("latin-1")
+        if _REQUEST_ID.fullmatch(given):
+            return given
+    return f"{getrandbits(128):032x}"
 
 
 async def _discard(receive: Receive) -> None:

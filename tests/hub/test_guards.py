@@ -48,10 +48,12 @@ def accounts(request: pytest.FixtureRequest, tmp_path: Path) -> Generator[Accoun
 async def test_a_mark_that_was_changed_or_is_another_tenants_is_refused() -> None:
     guards = Guards(key=KEY)
     mark = guards.mark("a", call(Budget(depth=3)))
-    version, name, payload, mac = mark.split(".")
+    version, name, sealed = mark.split(".")
     for forged in (
-        f"{version}.{name}.{payload[:-4]}AAAA.{mac}",
-        f"{version}.{name}.{payload}.{mac[:-2]}AA",
+        f"{version}.{name}.{sealed[:-4]}AAAA",
+        f"{version}.{name}.AAAA{sealed[4:]}",
+        f"{version}.{name}.{sealed[:24]}",
+        f"{version}.{name}.{sealed[:8]}",
         f"{version}.{name}",
     ):
         with pytest.raises(NotAllowed, match="changed on the way"):

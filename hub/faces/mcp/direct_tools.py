@@ -1,6 +1,6 @@
 """The short way to the agents' tools at `/mcp`: what is listed of MCP servers, called past the SDK on both sides."""
 
-from collections.abc import Container, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple, cast
 
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
@@ -50,7 +50,7 @@ class DirectTools:
         self,
         hub: Hub,
         catalogues: Catalogues,
-        own: Container[str],
+        own: Collection[str],
         sessions: StreamableHTTPSessionManager,
         *,
         session_idle_s: float,
@@ -60,7 +60,7 @@ class DirectTools:
         """`own` are the hub's own tools, which are not called here; `server_info` is what modern results tell."""
         self._hub = hub
         self._catalogues = catalogues
-        self._own = own
+        self._own = frozenset(own)
         self._sessions = sessions
         self._session_idle_s = session_idle_s
         self._call_timeout_s = call_timeout_s
