@@ -89,7 +89,7 @@ class LocalAdapter:
         skills = _skills(target, _where(endpoint))
         return AgentCard(
             name=_name(target, _where(endpoint)),
-            description=inspect.getdoc(target) or "",
+            description=_description(target),
             capabilities=tuple(skill.capability for skill in skills.values()),
             interfaces=(endpoint,),
             streaming=True,
@@ -345,6 +345,15 @@ def _outcome(result: object, label: str) -> Outcome:
 def _name(target: object, where: str) -> str:
     name = getattr(target, "__name__", "")
     return name if isinstance(name, str) and name.isidentifier() else where.rpartition(":")[2]
+
+
+def _description(target: object) -> str:
+    if not isinstance(target, Mapping):
+        return inspect.getdoc(target) or ""
+    # A mapping's own docstring is that of `dict`; what is in it is described by the module that its functions are of.
+    first = next(iter(cast("Mapping[object, object]", target).values()), None)
+    module = sys.modules.get(getattr(first, "__module__", None) or "")
+    return (inspect.getdoc(module) or "") if module is not None else ""
 
 
 def _words(error: ValidationError) -> str:

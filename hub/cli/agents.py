@@ -51,7 +51,10 @@ def add(
         typer.Option(help="NAME=VALUE for its process; ${VARIABLE} is filled in by the hub. May be repeated."),
     ] = None,
     protocol: Annotated[str, typer.Option(help="a2a or mcp, where a URL's is not to be found out.")] = "",
-    framework: Annotated[str, typer.Option(help="Of path.py:object: langgraph, crewai, ...")] = "",
+    framework: Annotated[
+        str,
+        typer.Option(help="Of path.py:object: langgraph, crewai; or local: plain functions, run by the hub itself."),
+    ] = "",
     requirements: Annotated[str, typer.Option(help="Of path.py:object: a requirements file to install besides.")] = "",
     allow_private: Annotated[
         bool, typer.Option("--allow-private", help="Of a URL: it may be in a private network, by its name.")

@@ -82,7 +82,7 @@ def read(given: Given) -> Read:
         return Read(wanted=(Wanted(title=source, body={**common, **body, **allowed}),))
     found = _OBJECT.fullmatch(source)
     if found is not None:
-        return Read(wanted=(Wanted(title=source, body={**common, **_worker(given, found)}),))
+        return Read(wanted=(Wanted(title=source, body={**common, **_python(given, found)}),))
     path = Path(source).expanduser()
     if not path.is_file():
         raise BadRequest(f"{source} is no http(s) URL, and there is no such file", _hint(source))
@@ -109,16 +109,21 @@ def pairs(values: Sequence[str], separator: str, option: str) -> dict[str, str]:
     return read
 
 
-def _worker(given: Given, found: re.Match[str]) -> dict[str, Any]:
-    _refuse(given, "a worker", "headers", "protocol", *_OF_URLS)
+def _python(given: Given, found: re.Match[str]) -> dict[str, Any]:
+    local = given.framework == "local"
+    what = "functions that run in the hub's own process" if local else "a worker"
+    _refuse(given, what, "headers", "protocol", *_OF_URLS, *(("env", "requirements") if local else ()))
     path = Path(found["path"]).expanduser().absolute()
     if not path.is_file():
         raise BadRequest(f"there is no file {path}")
     if not given.framework:
         raise BadRequest(
             f"{given.source} needs to know its framework",
-            "add --framework langgraph (or crewai, ...); see `interhub workers list`",
+            "add --framework langgraph (or crewai, ...; see `interhub workers list`), or local for plain functions",
         )
+    target = f"{path}:{found['object']}"
+    if local:
+        return {"kind": "endpoint", "adapter": "local", "endpoint": {"binding": "LOCAL", "options": {"target": target}}}
     requirements = ""
     if given.requirements:
         file = Path(given.requirements).expanduser().absolute()
@@ -127,7 +132,7 @@ def _worker(given: Given, found: re.Match[str]) -> dict[str, Any]:
         requirements = str(file)
     return {
         "kind": "worker",
-        "target": f"{path}:{found['object']}",
+        "target": target,
         "framework": given.framework,
         "requirements": requirements,
         "env": dict(given.env),

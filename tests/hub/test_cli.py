@@ -30,6 +30,23 @@ steps:
   - id: wait
     call: {agent: every, capability: slow, arguments: {seconds: 60}}
 """
+LOUD = '''"""Who makes noise."""
+
+
+def shout(text: str) -> str:
+    """Say it loudly."""
+    if not text:
+        raise ValueError("there is nothing to shout")
+    return text.upper()
+
+
+def count(words: list[int]) -> int:
+    """Count."""
+    return len(words)
+
+
+voices = {"shout": shout, "count": count}
+'''
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +82,19 @@ def test_an_mcp_server_added_by_its_command_is_listed_and_shown(run: Cli) -> Non
     assert document["endpoint"]["command"][0] == sys.executable
 
 
+def test_plain_functions_of_a_file_are_an_agent_that_the_hub_runs_itself(run: Cli) -> None:
+    _file(run, "loud.py", LOUD)
+    said = run("agents", "add", "loud.py:voices", "--framework", "local", "--name", "loud")
+    assert (said.code, said.out) == (0, "Added loud (local): shout, count\n"), said.err
+    shown = run("agents", "show", "loud", "--json").document
+    assert shown["description"] == "Who makes noise."
+    assert shown["endpoint"]["options"]["target"] == f"{run.cwd / 'loud.py'}:voices"
+    assert run("run", "--agent", "loud", "--capability", "count", "--input", "words=[1, 2]").out == "2\n"
+    refused = run("run", "--agent", "loud", "--capability", "shout", "--input", "text=")
+    assert (refused.code, "ValueError: there is nothing to shout" in refused.out) == (1, True)
+    assert run("agents", "remove", "loud").code == 0
+
+
 def test_a_duplicate_name_is_refused_in_one_line(run: Cli) -> None:
     said = run("agents", "add", "--name", "every", "--", *EVERYTHING)
     assert (said.code, said.out) == (1, "")
@@ -96,10 +126,21 @@ def test_with_json_an_error_is_a_document_on_stdout(run: Cli) -> None:
         (("http://127.0.0.1:1", "--", "x"), "give one of them"),
         (("--", "/no/such/program"), "/no/such/program"),
         (("--protocol", "soap", "http://127.0.0.1:1"), "soap"),
+        (("--framework", "local", "gone.py:shout"), "there is no file"),
+        (("--framework", "local", "agent.py"), "give it as agent.py:NAME"),
+        (("--framework", "local", "agent.py:nobody"), "has no 'nobody'"),
+        (("--framework", "local", "agent.py:graph"), "there is nothing in it that can be called"),
+        (("--framework", "local", "torn.py:shout"), "does not import: SyntaxError"),
+        (("--framework", "local", "--env", "A=B", "agent.py:graph"), "--env cannot go with functions that run in the"),
+        (("--framework", "local", "--requirements", "r.txt", "agent.py:graph"), "--requirements cannot go with"),
+        (("--framework", "local", "--header", "A: B", "agent.py:graph"), "--header cannot go with functions that run"),
+        (("--framework", "local", "http://127.0.0.1:1"), "--framework cannot go with a URL"),
+        (("--framework", "local", "--", "x"), "--framework cannot go with a command"),
     ],
 )
 def test_what_cannot_be_added_is_said_in_one_line(run: Cli, arguments: tuple[str, ...], said: str) -> None:
     _file(run, "agent.py", "graph = 1\n")
+    _file(run, "torn.py", "def shout(:\n")
     answer = run("agents", "add", *arguments)
     assert answer.code == 1
     assert answer.err.startswith("interhub: ")
