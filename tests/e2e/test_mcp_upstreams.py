@@ -9,9 +9,9 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import AsyncGenerator, Generator, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +122,7 @@ def python_server(name: str, script: str, *, asking: Sequence[tuple[str, dict[st
     )
 
 
-PEERS = {
+PEERS: dict[str, Callable[[], Peer]] = {
     "everything": everything,
     "filesystem": filesystem,
     "memory": memory,
@@ -278,7 +278,7 @@ async def test_what_a_server_says_comes_through_the_hub(site: Site, name: str, m
             alone = await observe(direct, peer, asked)
         async with through(site.hub, f"/agents/{name}/mcp", mode, asked := Asked()) as relayed:
             behind = await observe(relayed, peer, asked)
-        here = Peer(**{**peer.__dict__, "id": name})
+        here = replace(peer, id=name)
         async with through(site.hub, "/mcp", mode, asked := Asked()) as everybody:
             offered = await observe(everybody, here, asked, catalogue=True)
     assert alone["tools"], "the server lists its tools"
