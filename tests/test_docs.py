@@ -15,7 +15,7 @@ from interhub.hub.supervisor.run import EventKind
 pytestmark = pytest.mark.anyio
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").glob("*.md")])
 WORKFLOWS = ROOT / "docs" / "workflows.md"
 DEFINITIONS: list[dict[str, Any]] = list(cast("dict[str, Any]", plan_schema()["$defs"]).values())
 
