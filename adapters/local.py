@@ -44,6 +44,9 @@ from .errors import AdapterError, BadEndpoint, RemoteRefused
 _GIVEN = frozenset({"report", "call", "resume"})
 """Parameters that are filled in by the adapter, not by the caller."""
 
+_ARGUMENTS = ConfigDict(extra="forbid", arbitrary_types_allowed=False, coerce_numbers_to_str=True)
+"""Numbers do for text, as text that is a number does for one: templates and command lines give either."""
+
 _TASK = "__interhub_task__"
 
 FunctionT = TypeVar("FunctionT", bound=Callable[..., object])
@@ -295,9 +298,7 @@ def _skill(name: str, function: Callable[..., object], where: str) -> _Skill:
             default: Any = ... if parameter.default is parameter.empty else parameter.default
             fields[safe or parameter.name] = (annotation, Field(default, alias=parameter.name if safe else None))
             parameters[safe or parameter.name] = parameter.name
-        model: type[BaseModel] = create_model(
-            f"{name} arguments", __config__=ConfigDict(extra="forbid", arbitrary_types_allowed=False), **fields
-        )
+        model: type[BaseModel] = create_model(f"{name} arguments", __config__=_ARGUMENTS, **fields)
         input_schema = cast("JsonObject", model.model_json_schema(by_alias=True))
     except (PydanticSchemaGenerationError, PydanticUserError, TypeError, ValueError, NameError) as error:
         raise BadEndpoint(where, f"the signature of {name} has no JSON Schema: {error}") from error

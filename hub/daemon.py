@@ -37,15 +37,19 @@ class StartFailed(Unusable):
         return f"the hub did not start: {self.why}; its log is {self.log_file}"
 
 
-def find_hub(home: DataDir) -> RunningHub:
-    """Return the running hub of a data directory.
+def find_hub(home: DataDir, *, wait_s: float = START_TIMEOUT_S) -> RunningHub:
+    """Return the running hub of a data directory; one that is just starting is waited for.
 
     Raises:
-        HubNotRunning: none holds the directory, or it does not answer.
+        HubNotRunning: none holds the directory, or it is not ready in time.
     """
-    hub = home.running()
-    if hub is None:
-        raise HubNotRunning(str(home.path), "one is just starting" if home.is_held() else "")
+    deadline = time.monotonic() + wait_s
+    while (hub := home.running()) is None:
+        if not home.is_held():
+            raise HubNotRunning(str(home.path))
+        if time.monotonic() > deadline:
+            raise HubNotRunning(str(home.path), f"one was not ready within {wait_s:g} s")
+        time.sleep(_POLL_S)
     return hub
 
 

@@ -108,10 +108,11 @@ def _tell(taken: dict[str, Any]) -> None:
         typer.echo("The event was known already; nothing was begun again.")
     for each in taken["deliveries"]:
         if each["trigger"]:
-            what = f"began run {', '.join(each['runs'])}" if each["runs"] else each["error"] or each["state"]
+            began = "began" if taken["new"] else "had begun"
+            what = f"{began} run {', '.join(each['runs'])}" if each["runs"] else each["error"] or each["state"]
             typer.echo(f"{each['trigger']}: {what}")
         elif each["runs"]:
-            typer.echo(f"Woke: {', '.join(each['runs'])}")
+            typer.echo(f"{'Woke' if taken['new'] else 'Had woken'}: {', '.join(each['runs'])}")
     if not taken["runs"]:
         typer.echo("No run was begun or woken.")
 

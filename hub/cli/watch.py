@@ -249,13 +249,20 @@ class _Lines(_Silent):
         if not self._known:
             self._console.print(f"run {run['id']}", markup=False)
         self._known.setdefault("", run["state"])
-        for step in run["steps"]:
+        # Several may have changed since: what ended within another step is told before that one.
+        for step in sorted(run["steps"], key=_when_ended):
             if self._known.get(step["path"]) != step["state"] and step["state"] != "submitted":
                 self._known[step["path"]] = step["state"]
                 who = f" ({step['agent_id']})" if step["agent_id"] else ""
                 time_ = f" in {took(step, 'started_at')}" if step["ended_at"] else ""
                 error = f": {step['error']}" if step["error"] else ""
-                self._console.print(f"  {step['path']}{who} {step['state']}{time_}{error}", markup=False)
+                line = f"  {step['path']}{who} {step['state']}{time_}{error}"
+                self._console.print(line, markup=False, soft_wrap=True)
+
+
+def _when_ended(step: dict[str, Any]) -> tuple[str, int]:
+    """Return what sorts steps by when they ended, the inner of two at one moment first, and those that go on last."""
+    return step["ended_at"] or "9", -step["path"].count(".")
 
 
 class _Moving(_Silent):

@@ -320,7 +320,9 @@ class _Checker:
         known = [agent.id for agent in self.agents.values() if agent.endpoint.binding is binding]
         if name not in known:
             what = "it is an agent; call it with `call`" if name in self.agents else nearest(name, known).lstrip("; ")
-            yield Mistake(where, f"no {binding.value} is registered as {name!r}" + (f"; {what}" if what else ""))
+            yield Mistake(
+                where, f"no {binding.value.lower()} is registered as {name!r}" + (f"; {what}" if what else "")
+            )
 
     def wait(self, step: WaitStep, where: str, sight: _Sight) -> Iterator[Mistake]:
         spec = step.wait

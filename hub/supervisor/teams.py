@@ -69,7 +69,8 @@ def agent_of_document(
     elif kind == WORKFLOW:
         made = workflow_agent(document, source=source, agents=agents)
     else:
-        raise PlanInvalid(source, [Mistake("kind", f"{kind!r} is neither team nor workflow")])
+        hint = "; a trigger is added by `interhub triggers add`" if kind == "trigger" else ""
+        raise PlanInvalid(source, [Mistake("kind", f"{kind!r} is neither team nor workflow{hint}")])
     _refuse_circles(slug(made[1].name), made[2], source, agents)
     return made
 

@@ -113,6 +113,12 @@ class _Environment(ImmutableSandboxedEnvironment):
         _paid(getattr(__obj, "__self__", None))
         return _paid(super().call(__context, __obj, *args, **kwargs))
 
+    def getattr(self, obj: Any, attribute: str) -> Any:
+        # Jinja looks for methods first: an input that is called `items` would be the method of that name.
+        if isinstance(obj, Mapping) and attribute in obj:
+            return cast("Mapping[str, object]", obj)[attribute]
+        return super().getattr(obj, attribute)
+
     def wrap_str_format(self, value: Any) -> Any:
         # The sandbox makes format safe to look with, but '{:1000000000}'.format(1) is still a gigabyte.
         if super().wrap_str_format(value) is not None:

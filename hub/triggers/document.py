@@ -146,7 +146,9 @@ def _mistakes(trigger: Trigger) -> Iterator[Mistake]:
         yield Mistake("name", f"{trigger.name[:80]!r} is none; use small letters, digits and hyphens, at most 63")
     given = [name for name in SOURCES if getattr(trigger, name)]
     if len(given) != 1:
-        yield Mistake("the trigger", f"it has exactly one of {', '.join(SOURCES)}; this one has {given or 'none'}")
+        yield Mistake(
+            "the trigger", f"it has exactly one of {', '.join(SOURCES)}; this one has {' and '.join(given) or 'none'}"
+        )
         return
     if (timetable := trigger.timetable) is not None:
         try:

@@ -81,6 +81,15 @@ async def test_wrong_arguments_are_refused_with_their_place() -> None:
         await use(weather, call(arguments={"unit": "K", "town": "Oslo"}))
 
 
+async def test_a_number_does_for_text_and_a_text_that_is_one_for_a_number() -> None:
+    def repeat(text: str, times: int) -> str:
+        return text * times
+
+    assert said(await use(repeat, call(arguments={"text": 7, "times": "3"}))) == "777"
+    with pytest.raises(RemoteRefused, match="text: Input should be a valid string"):
+        await use(repeat, call(arguments={"text": [7], "times": 1}))
+
+
 async def test_a_message_goes_to_the_only_text_parameter() -> None:
     def shout(words: str, times: int = 1) -> str:
         return words.upper() * times

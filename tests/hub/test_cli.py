@@ -30,6 +30,15 @@ steps:
   - id: wait
     call: {agent: every, capability: slow, arguments: {seconds: 60}}
 """
+NESTED = """kind: workflow
+name: nested
+steps:
+  - id: around
+    loop:
+      at_most: 1
+      until: "true"
+      steps: [{id: inner, call: {agent: every, capability: test_error_handling}}]
+"""
 LOUD = '''"""Who makes noise."""
 
 
@@ -189,6 +198,15 @@ def test_a_workflow_file_is_run_and_its_steps_are_told(run: Cli) -> None:
     shown = run("runs", "show", listed[0]["id"][:8])
     assert "completed" in shown.out
     assert "hello there" in shown.out
+
+
+def test_what_ends_within_another_step_is_told_before_it_and_lines_stay_whole(run: Cli) -> None:
+    said = run("run", "--workflow", _file(run, "nested.yaml", NESTED))
+    assert said.code == 1
+    run_line, *told = said.err.splitlines()
+    assert run_line.startswith("run ")
+    assert [line.split()[0] for line in told if " failed in " in line] == ["around.1.inner", "around"]
+    assert [line for line in told if not line.startswith("  around")] == []
 
 
 def test_a_registered_workflow_is_given_work_by_its_name(run: Cli) -> None:

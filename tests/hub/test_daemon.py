@@ -118,6 +118,23 @@ def test_what_a_killed_hub_left_behind_is_no_hub(tmp_path: Path) -> None:
         find_hub(home)
 
 
+def test_a_hub_that_is_just_starting_is_waited_for(tmp_path: Path) -> None:
+    class Starting(DataDir):
+        def running(self) -> RunningHub | None:
+            """Nobody at the first look, and somebody at the next."""
+            found = super().running()
+            if found is None:
+                self.announce(RunningHub(pid=1, url="http://127.0.0.1:1", version="0"))
+            return found
+
+    home = Starting(tmp_path)
+    home.prepare()
+    with home.hold():
+        with pytest.raises(HubNotRunning, match=r"one was not ready within 0 s"):
+            find_hub(DataDir(tmp_path), wait_s=0)
+        assert find_hub(home).url == "http://127.0.0.1:1"
+
+
 def _free(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) != 0

@@ -45,7 +45,8 @@ def test_an_event_begins_a_run_another_wakes_it_and_it_is_done_again(run: Cli) -
     assert run("triggers", "add", "orders.yaml").code == 1
     begun = run("--json", "event", "order_placed", "--data", '{"order": "A7"}', "--id", "e1").document
     (run_id,) = begun["runs"]
-    assert "nothing was begun again" in run("event", "order_placed", "--id", "e1").out
+    again = run("event", "order_placed", "--id", "e1").out
+    assert again == f"The event was known already; nothing was begun again.\norders: had begun run {run_id}\n"
 
     assert run("runs", "pause", run_id).out == f"Run {run_id} is paused.\n"
     assert f"paused: interhub runs resume {run_id}" in run("runs", "show", run_id).out
@@ -75,6 +76,9 @@ def test_a_webhooks_secret_is_said_once_and_mistakes_with_their_lines(run: Cli) 
     assert refused.code == 1
     assert "bad.yaml:5, run.agent" in refused.err
     assert "did you mean 'payment'" in refused.err
+    (run.cwd / "bad.yaml").write_text("kind: trigger\nname: bad\nevent: e\nschedule: '@daily'\nrun: {agent: payment}\n")
+    assert "this one has schedule and event" in run("triggers", "add", "bad.yaml").err
+    assert "a trigger is added by `interhub triggers add`" in run("agents", "add", "hook.yaml").err
 
 
 def test_a_registered_workflow_and_a_team_are_drawn(run: Cli) -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from interhub.agent_cards import Json
 from interhub.hub.supervisor.template import TemplateFailed, references, render
 
-VALUES = {"inputs": {"n": 3, "xs": [1, 2], "deep": {"a": None}}, "goal": "hello", "steps": {}}
+VALUES = {"inputs": {"n": 3, "xs": [1, 2], "deep": {"a": None}, "items": [5]}, "goal": "hello", "steps": {}}
 
 
 @pytest.mark.parametrize(
@@ -19,6 +19,8 @@ VALUES = {"inputs": {"n": 3, "xs": [1, 2], "deep": {"a": None}}, "goal": "hello"
         ("{{ inputs.n }}", 3),
         ("{{ inputs.xs }}", [1, 2]),
         (" {{ inputs.n }}", " 3"),
+        ("{{ inputs.items }}", [5]),
+        ("{{ inputs.deep.items()|list }}", [["a", None]]),
         ("{{ inputs.n }} of {{ inputs.n + 1 }}", "3 of 4"),
         ("{{ inputs.deep.a }}", None),
         ("{{ {'all': inputs.xs, 'b': inputs.n * 2} }}", {"all": [1, 2], "b": 6}),

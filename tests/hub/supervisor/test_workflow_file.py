@@ -165,6 +165,7 @@ def test_a_team_shows_what_its_members_can_do_and_a_workflow_its_inputs() -> Non
         ("{kind: team, name: t, members: [writer], planner: workflow}", "this team has no workflow"),
         ("{kind: team, name: t, members: [writer], steps: [{id: a, call: {agent: reader}}]}", "no agent is registered"),
         ("{kind: band, name: t, members: [writer]}", "neither team nor workflow"),
+        ("{kind: trigger, name: t, event: e}", "interhub triggers add"),
         ("{kind: workflow, steps: [{id: a, call: {agent: writer}}]}", "needs a name"),
     ],
 )
