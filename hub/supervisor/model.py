@@ -14,7 +14,9 @@
 A step's place in the tree is its path: `outer.inner`, `each.3.inner` within a map or loop.
 """
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any, Literal, TypeAlias, cast
 
@@ -305,6 +307,25 @@ class AskStep(_LeafBase):
     """A question to a person, or an approval. `timeout_s` says how long the answer may take; 30 days without it."""
 
     ask: AskSpec
+
+
+EVENT_NAME = re.compile(r"[A-Za-z0-9][\w.:/-]{0,99}")
+"""What an event may be called."""
+
+
+def read_moment(text: str) -> datetime:
+    """Return a time that is written as RFC 3339 says.
+
+    Raises:
+        ValueError: it is none, or does not say its offset; the message is for people.
+    """
+    try:
+        moment = datetime.fromisoformat(text.strip())
+    except ValueError:
+        raise ValueError(f"{text[:40]!r} is no time; write it as 2030-01-31T12:00:00Z") from None
+    if moment.tzinfo is None:
+        raise ValueError(f"{text[:40]!r} does not say its offset from UTC; end it with Z or +01:00")
+    return moment
 
 
 class WaitSpec(_Data):

@@ -18,6 +18,7 @@ from interhub.registry import Agent
 from .document import MAX_DEPTH, MAX_VALUES
 from .graph import Graph, PlanCyclic, compile_steps
 from .model import (
+    EVENT_NAME,
     MAX_STEPS,
     RESERVED,
     AskStep,
@@ -34,6 +35,7 @@ from .model import (
     WaitStep,
     bodies,
     input_schema,
+    read_moment,
     walk,
     walk_all,
 )
@@ -336,6 +338,16 @@ class _Checker:
             yield Mistake(where, "timeout_s is for events; a time comes by itself")
         for name in ("seconds", "until", "event", "match"):
             yield from self.value(getattr(spec, name), f"{where}.{name}", sight)
+        if spec.event and "{" not in spec.event and not EVENT_NAME.fullmatch(spec.event):
+            what = f"{spec.event[:80]!r} is no event's name; use letters, digits and . _ : / -, at most 100"
+            yield Mistake(f"{where}.event", what)
+        if spec.until and "{" not in spec.until:
+            try:
+                read_moment(spec.until)
+            except ValueError as error:
+                yield Mistake(f"{where}.until", str(error))
+        if isinstance(spec.seconds, float) and spec.seconds < 0:
+            yield Mistake(f"{where}.seconds", "must not be less than 0")
 
     # Templates
 

@@ -25,7 +25,7 @@ from .durable import Branch, Engine
 from .envelope import StepValue, failed_because, mapping, succeeded
 from .frame import Leaf
 from .journal import Journal
-from .model import LONGEST_S, WaitStep
+from .model import LONGEST_S, WaitStep, read_moment
 from .run import EventKind
 from .scene import Scene
 from .template import TemplateFailed, render, render_all
@@ -74,11 +74,9 @@ def wanted(step: WaitStep, values: Mapping[str, object]) -> Wanted:
     if spec.until:
         given = render(spec.until, values)
         try:
-            moment = datetime.fromisoformat(str(given).strip())
-        except ValueError:
-            raise TemplateFailed(f"{str(given)[:40]!r} is no time; write it as 2030-01-31T12:00:00Z") from None
-        if moment.tzinfo is None:
-            raise TemplateFailed(f"{str(given)[:40]!r} does not say its offset from UTC; end it with Z or +01:00")
+            moment = read_moment(str(given))
+        except ValueError as error:
+            raise TemplateFailed(str(error)) from None
         return Wanted(seconds=_bounded((moment - datetime.now(UTC)).total_seconds()))
     found: Json = render(spec.seconds, values) if isinstance(spec.seconds, str) else spec.seconds
     try:

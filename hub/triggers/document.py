@@ -15,13 +15,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from interhub.agent_cards import Json, JsonObject
 from interhub.hub.errors import Mistake, PlanInvalid
+from interhub.hub.supervisor.model import EVENT_NAME
 from interhub.hub.supervisor.template import TemplateFailed, references
 
 from .cron import CronInvalid, read_schedule
 
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
-EVENT_NAME = re.compile(r"[A-Za-z0-9][\w.:/-]{0,99}")
-"""What an event may be called."""
 
 SOURCES = ("schedule", "webhook", "event", "resource")
 

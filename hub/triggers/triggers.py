@@ -16,11 +16,12 @@ from interhub.adapters.expand import expand
 from interhub.agent_cards import Json, JsonObject
 from interhub.hub.errors import BadRequest, HookRefused, Mistake, PlanInvalid, TriggerExists, TriggerNotFound, shown
 from interhub.hub.service import Hub
+from interhub.hub.supervisor.model import EVENT_NAME
 from interhub.hub.supervisor.plan_check import check_plan
 from interhub.registry import AgentNotFound, RegistryError
 
 from .clock import Clock, moment_id
-from .document import EVENT_NAME, Trigger, read_trigger
+from .document import Trigger, read_trigger
 from .events import Events
 from .signatures import event_id, new_secret
 from .store import RETRY_S, Delivery, Occurrence, Registered, TriggerStore

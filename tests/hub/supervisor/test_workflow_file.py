@@ -167,6 +167,11 @@ def test_a_team_shows_what_its_members_can_do_and_a_workflow_its_inputs() -> Non
         ("{kind: band, name: t, members: [writer]}", "neither team nor workflow"),
         ("{kind: trigger, name: t, event: e}", "interhub triggers add"),
         ("{kind: workflow, steps: [{id: a, call: {agent: writer}}]}", "needs a name"),
+        ("{kind: workflow, name: w, steps: [{id: a, wait: {event: two words}}]}", "'two words' is no event's name"),
+        ("{kind: workflow, name: w, steps: [{id: a, wait: {until: tomorrow}}]}", "'tomorrow' is no time"),
+        ("{kind: workflow, name: w, steps: [{id: a, wait: {until: '2030-01-31T12:00'}}]}", "its offset from UTC"),
+        ("{kind: workflow, name: w, steps: [{id: a, wait: {seconds: -1}}]}", "must not be less than 0"),
+        ("{kind: team, name: t, members: [writer], steps: [{id: a, plan: {name: flow}}]}", "no workflow is registered"),
     ],
 )
 def test_a_bad_document_is_refused(document: str, told: str) -> None:
