@@ -208,7 +208,10 @@ def _bring_to_head(engine: Engine) -> None:
         if engine.dialect.name == "postgresql":
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK})
         if not _at_head(engine, connection):  # another process may have been first
-            _migrate(connection)
+            if stored_revision(connection) is None:
+                _create(connection)
+            else:
+                _migrate(connection)
 
 
 def _at_head(engine: Engine, connection: Connection) -> bool:
@@ -224,6 +227,14 @@ def _prove_writable(engine: Engine) -> None:
     """Begin a change of nothing: on a read-only file SQLite refuses that, while it lets BEGIN IMMEDIATE pass."""
     with writing(engine) as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = version_num WHERE 0"))
+
+
+def _create(connection: Connection) -> None:
+    """Make the tables of a new database as they are now, which is what its migrations come to; it costs no Alembic."""
+    metadata.create_all(connection, checkfirst=False)
+    name = "version_num VARCHAR(32) NOT NULL CONSTRAINT alembic_version_pkc PRIMARY KEY"
+    connection.execute(text(f"CREATE TABLE IF NOT EXISTS alembic_version ({name})"))
+    connection.execute(text("INSERT INTO alembic_version VALUES (:revision)"), {"revision": head_revision()})
 
 
 def _migrate(connection: Connection) -> None:

@@ -8,11 +8,12 @@ import threading
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import func, insert, inspect, select, text
+from sqlalchemy import Connection, func, insert, inspect, select, text
 from sqlalchemy.exc import IntegrityError
 
 from interhub.registry import DatabaseTooNew, DatabaseUnusable
@@ -30,8 +31,14 @@ from interhub.registry.database import (
 )
 
 
-def test_the_migrated_tables_are_those_the_code_declares(database_url: str) -> None:
+@pytest.mark.parametrize("how", ["made at once", "migrated"])
+def test_the_tables_are_those_the_code_declares(database_url: str, how: str) -> None:
     engine = open_database(database_url)
+    if how == "migrated":
+        with writing(engine) as connection:
+            command.downgrade(migrations(connection), "base")
+            assert inspect(connection).get_table_names() == ["alembic_version"]
+            command.upgrade(migrations(connection), "head")
     with engine.connect() as connection:
         assert compare_metadata(MigrationContext.configure(connection), metadata) == []
         assert set(inspect(connection).get_table_names()) == {*metadata.tables, "alembic_version"}
@@ -39,24 +46,38 @@ def test_the_migrated_tables_are_those_the_code_declares(database_url: str) -> N
     engine.dispose()
 
 
-def test_our_list_of_revisions_is_alembics() -> None:
+def test_a_database_of_an_earlier_version_is_migrated(database_url: str) -> None:
+    engine = open_database(database_url)
+    with writing(engine) as connection:
+        command.downgrade(migrations(connection), "0001")
+    engine.dispose()
+    engine = open_database(database_url)
+    with engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+        assert stored_revision(connection) == head_revision()
+    engine.dispose()
+
+
+def migrations(connection: Connection) -> Config:
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS))
     config.set_main_option("path_separator", "os")
-    script = ScriptDirectory.from_config(config)
+    config.attributes["connection"] = connection
+    return config
+
+
+def test_our_list_of_revisions_is_alembics(sqlite_url: str) -> None:
+    engine = open_database(sqlite_url)
+    with engine.connect() as connection:
+        script = ScriptDirectory.from_config(migrations(connection))
+    engine.dispose()
     assert script.get_heads() == [head_revision()]
 
 
 def test_migrations_can_be_taken_back(database_url: str) -> None:
     engine = open_database(database_url)
-    from alembic import command
-
-    config = Config()
-    config.set_main_option("script_location", str(MIGRATIONS))
-    config.set_main_option("path_separator", "os")
     with writing(engine) as connection:
-        config.attributes["connection"] = connection
-        command.downgrade(config, "base")
+        command.downgrade(migrations(connection), "base")
     with engine.connect() as connection:
         assert inspect(connection).get_table_names() == ["alembic_version"]
     engine.dispose()
@@ -100,13 +121,13 @@ def test_many_open_a_new_database_at_once(database_url: str) -> None:
     assert failures == []
 
 
-def test_opening_again_does_not_load_alembic(sqlite_url: str) -> None:
-    open_database(sqlite_url).dispose()
+def test_a_database_that_is_new_or_at_its_head_does_not_load_alembic(sqlite_url: str) -> None:
     program = (
         "import sys; from interhub.registry.database import open_database; "
         "open_database(sys.argv[1]).dispose(); assert 'alembic' not in sys.modules"
     )
-    subprocess.run([sys.executable, "-c", program, sqlite_url], check=True, timeout=60)
+    for _ in range(2):
+        subprocess.run([sys.executable, "-c", program, sqlite_url], check=True, timeout=60)
 
 
 def test_a_new_file_is_its_owners_alone(tmp_path: Path) -> None:
