@@ -497,7 +497,8 @@ def _models(settings: Settings) -> Models:
 
 def _guards(settings: Settings, home: DataDir, database: Engine, shared: bool) -> Guards:
     key = shared_key(database, STATE_KEY) if shared else home.state_key()
-    return Guards(GuardLimits(**settings.guards.model_dump()), key=key, accounts=SqlAccounts(database))
+    accounts = SqlAccounts(database, alone=not shared)
+    return Guards(GuardLimits(**settings.guards.model_dump()), key=key, accounts=accounts)
 
 
 def _run_limits(settings: Settings) -> RunLimits | None:

@@ -37,6 +37,8 @@ _MAC = 18
 """Bytes of the MAC: 144 bits."""
 _MOST_FOREIGN = 3
 _MOST_CHARS = 4096
+_MOST_TOUCHED = 100_000
+"""Accounts that are kept in mind so as not to ask the database for those that are not among them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +107,10 @@ class Accounts(Protocol):
         """Return what was counted."""
         ...
 
+    def untouched(self, key: str) -> bool:
+        """Whether it is known, without looking, that nothing was counted since this process began."""
+        ...
+
 
 class MemoryAccounts:
     """Counts in memory: the twin for tests, and for a hub without a database."""
@@ -130,15 +136,23 @@ class MemoryAccounts:
         """Return what was counted."""
         return self._spent.get(key, _NOTHING)
 
+    def untouched(self, key: str) -> bool:
+        """Whether nothing was counted."""
+        return key not in self._spent
+
 
 class SqlAccounts:
     """Counts in the database."""
 
-    def __init__(self, database: sa.Engine) -> None:
+    def __init__(self, database: sa.Engine, *, alone: bool = False) -> None:
+        """`alone` says that no other process counts in this database while this one does."""
         self._database = database
+        self._touched: set[str] | None = set() if alone else None
+        """The keys that this process counted on; None where that would not tell, or where they are too many."""
 
     def take(self, key: str, calls: int, limits: Budget) -> tuple[str, float] | None:
         """Count calls, within limits: the comparison and the change are one."""
+        self._touch(key)
         with writing(self._database) as connection:
             self._open(connection, key)
             query = select(tree_accounts).where(tree_accounts.c.key == key).with_for_update()
@@ -151,6 +165,7 @@ class SqlAccounts:
 
     def add(self, key: str, usage: Usage) -> None:
         """Count what a call used."""
+        self._touch(key)
         with writing(self._database) as connection:
             self._open(connection, key)
             connection.execute(
@@ -168,6 +183,16 @@ class SqlAccounts:
         with reading(self._database) as connection:
             row = connection.execute(select(tree_accounts).where(tree_accounts.c.key == key)).one_or_none()
         return _NOTHING if row is None else _spent(row)
+
+    def untouched(self, key: str) -> bool:
+        """Whether it is known, without looking, that nothing was counted since this process began."""
+        return (touched := self._touched) is not None and key not in touched
+
+    def _touch(self, key: str) -> None:
+        if (touched := self._touched) is not None:
+            touched.add(key)
+            if len(touched) > _MOST_TOUCHED:
+                self._touched = None
 
     def _open(self, connection: sa.Connection, key: str) -> None:
         at = datetime.now(UTC)
@@ -289,8 +314,13 @@ class Guards:
         if usage is not None:
             await anyio.to_thread.run_sync(self._accounts.add, branch, usage)
 
-    async def below(self, branch: str) -> Spent:
-        """Return what was used below a call, by what its agent asked of the hub."""
+    async def below(self, branch: str, *, begun_here: bool = False) -> Spent:
+        """Return what was used below a call, by what its agent asked of the hub.
+
+        `begun_here` says that no earlier process made the call.
+        """
+        if begun_here and self._accounts.untouched(branch):
+            return _NOTHING
         return await anyio.to_thread.run_sync(self._accounts.spent, branch)
 
     def check_loop(self, agent_id: str, trail: tuple[str, ...]) -> None:

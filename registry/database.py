@@ -8,11 +8,11 @@ import re
 import sqlite3
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from time import monotonic, sleep
 
-from sqlalchemy import Connection, Engine, Table, create_engine, event, inspect, text
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import Connection, Engine, Table, TextClause, bindparam, create_engine, event, inspect, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
@@ -60,6 +60,7 @@ __all__ = [
     "events",
     "head_revision",
     "insert_new",
+    "insert_or_replace",
     "keepable",
     "metadata",
     "occurrences",
@@ -170,11 +171,25 @@ def database_errors(engine: Engine) -> Generator[None]:
 
 def insert_new(connection: Connection, table: Table, values: Mapping[str, object]) -> bool:
     """Insert a row; False when a unique constraint says that it is there already, and nothing was changed."""
-    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
     # Without the option psycopg's count is dropped for an INSERT, and -1 given.
     options = {"preserve_rowcount": True}
-    statement = dialect.insert(table).on_conflict_do_nothing()
+    statement = _insert(table, tuple(values), None)
     return connection.execute(statement, dict(values), execution_options=options).rowcount == 1
+
+
+def insert_or_replace(connection: Connection, table: Table, values: Mapping[str, object], *, key: str) -> None:
+    """Insert a row, or put its values in the place of those of the row with the same key."""
+    connection.execute(_insert(table, tuple(values), key), dict(values))
+
+
+@lru_cache(maxsize=256)
+def _insert(table: Table, names: tuple[str, ...], key: str | None) -> TextClause:
+    """Write an INSERT that minds what is there. SQLAlchemy compiles its own anew each time, for a quarter of a ms."""
+    columns, marks = ", ".join(f'"{name}"' for name in names), ", ".join(f":{name}" for name in names)
+    replaced = ", ".join(f'"{name}" = excluded."{name}"' for name in names if name != key)
+    known = "DO NOTHING" if key is None else f'("{key}") DO UPDATE SET {replaced}'
+    statement = text(f'INSERT INTO "{table.name}" ({columns}) VALUES ({marks}) ON CONFLICT {known}')  # noqa: S608  # our own names
+    return statement.bindparams(*(bindparam(name, type_=table.c[name].type) for name in names))
 
 
 def head_revision() -> str:

@@ -102,7 +102,7 @@ class Delegator:
                 raise anyio.get_cancelled_exc_class()()
             self.leaves.add(order.run_id, scope)
             try:
-                return await self._counted(order, await self._carry_out(order, recovered))
+                return await self._counted(order, await self._carry_out(order, recovered), recovered)
             except anyio.get_cancelled_exc_class():
                 await self._canceled(order, run_canceled=scope.cancel_called)
                 raise
@@ -111,11 +111,11 @@ class Delegator:
         # The scope swallowed its own cancellation; nothing may be recorded for this step.
         raise anyio.get_cancelled_exc_class()()
 
-    async def _counted(self, order: Order, envelope: dict[str, Json]) -> dict[str, Json]:
+    async def _counted(self, order: Order, envelope: dict[str, Json], recovered: bool) -> dict[str, Json]:
         """Return an envelope with what the agent used by calling the hub back, where this run begins the tree."""
         if order.lineage.branch or "child" in envelope:
             return envelope
-        below = await self._guards.below(order.key)
+        below = await self._guards.below(order.key, begun_here=not recovered)
         return {**envelope, "below": below.to_json()} if below.any else envelope
 
     async def _carry_out(self, order: Order, recovered: bool) -> dict[str, Json]:

@@ -14,6 +14,7 @@ import weakref
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from enum import IntEnum
 from typing import TypeAlias, TypeVar, cast
 
 import anyio.to_thread
@@ -68,7 +69,10 @@ class Journal:
         self._bus: Bus = bus or NoBus()
         self._bus.hear(_TOPIC, self._hear)
         self._bus.hear_gaps(self._wake_all)
-        self._inbox: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[list[_Item] | None] = queue.SimpleQueue()
+        self._posted: list[_Item] = []
+        """What the writer has not been handed yet: waking it costs more than the fact that it is woken for."""
+        self._due = _Due.NEVER
         self._thread: threading.Thread | None = None
         self._closing = threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -87,6 +91,7 @@ class Journal:
         thread, self._thread = self._thread, None
         if thread is not None:
             self._closing.set()
+            self._hand_over()
             self._inbox.put(None)
             await anyio.to_thread.run_sync(thread.join)
 
@@ -94,12 +99,13 @@ class Journal:
 
     def post(self, *facts: Fact) -> None:
         """Add facts, in order, without waiting. What is awaited later is written after them."""
-        for fact in facts:
-            self._inbox.put(_Item(fact, None))
+        self._posted += [_Item(fact, None) for fact in facts]
+        self._hand_over_in_time(_Due.LATER)
 
     def post_change(self, change: Change) -> None:
         """Write something else in order with the facts, without waiting."""
-        self._inbox.put(_Item(change, None))
+        self._posted.append(_Item(change, None))
+        self._hand_over_in_time(_Due.LATER)
 
     async def append(self, *facts: Fact) -> None:
         """Add facts, and return when they are written.
@@ -129,8 +135,25 @@ class Journal:
         if self._thread is None:  # nobody writes any more, and nobody would ever answer
             future.set_exception(DatabaseAway("of this hub", "the hub is stopping"))
         else:
-            self._inbox.put(_Item(what, future))
+            self._posted.append(_Item(what, future))
+            self._hand_over_in_time(_Due.NOW)
         return future
+
+    def _hand_over_in_time(self, due: "_Due") -> None:
+        """Hand over what was posted: with all of this turn of the loop where somebody waits for it, else soon."""
+        if due <= self._due or self._loop is None:
+            return
+        self._due = due
+        if due is _Due.NOW:
+            self._loop.call_soon(self._hand_over)
+        else:
+            self._loop.call_later(_LINGER_S, self._hand_over)
+
+    def _hand_over(self) -> None:
+        self._due = _Due.NEVER
+        if self._posted:
+            posted, self._posted = self._posted, []
+            self._inbox.put(posted)
 
     # Reading
 
@@ -145,6 +168,11 @@ class Journal:
         Take the subscription before: what another replica writes later is news.
         """
         return self._recent.state(run_id)
+
+    def final(self, run_id: str) -> Event | None:
+        """Return the final event of a run that was written here a moment ago; None when it is not known here."""
+        last = self._recent.last(run_id)
+        return last if last is not None and last.kind in _FINAL else None
 
     def subscription(self, run_id: str) -> asyncio.Event:
         """Return an event that is set at the next change of a run. Take it before reading: then nothing is missed."""
@@ -177,15 +205,15 @@ class Journal:
         ended = False
         while not ended:
             batch: list[_Item] = []
-            item = self._inbox.get()
+            items = self._inbox.get()
             while True:
-                if item is None:
+                if items is None:
                     ended = True
                 else:
-                    batch.append(item)
+                    batch += items
                 if len(batch) >= _BATCH or self._inbox.empty():
                     break
-                item = self._inbox.get()
+                items = self._inbox.get()
             if batch:
                 self._commit(batch)
 
@@ -292,6 +320,16 @@ async def outlasting(look: Callable[[], Awaitable[T]]) -> T:
 _TOPIC = "run"
 _BATCH = 500
 _RETRY_S = 0.5
+_LINGER_S = 0.002
+"""How long a fact that nobody waits for may wait for others to be written with."""
+
+
+class _Due(IntEnum):
+    """When what was posted is handed to the writer."""
+
+    NEVER = 0
+    LATER = 1
+    NOW = 2
 
 
 @dataclass(frozen=True)
@@ -300,7 +338,8 @@ class _Item:
     future: "asyncio.Future[object] | None"
 
 
-def _state_of(final: Fact) -> RunState:
+def state_after(final: Fact | Event) -> RunState:
+    """Return how a run has ended, by its final event."""
     error = final.payload.get("error")
     if final.kind is EventKind.RUN_FAILED and isinstance(error, Mapping) and error.get("rejected") is True:
         return RunState.REJECTED
@@ -443,7 +482,7 @@ class _Page:
         head.events.append(one.event())
         head.size += len(one.payload)
         if fact.kind in _FINAL:
-            head.state = _state_of(fact)
+            head.state = state_after(fact)
             head.final = fact
         elif fact.kind in _QUESTIONS:
             head.asks = True

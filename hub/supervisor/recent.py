@@ -71,6 +71,11 @@ class Recent:
         tail = self._tails.get(run_id)
         return tail.state if tail is not None else None
 
+    def last(self, run_id: str) -> Event | None:
+        """Return a run's last event; None where the database must be asked."""
+        tail = self._tails.get(run_id)
+        return tail.events[-1] if tail is not None and tail.state is not None and tail.events else None
+
     def doubt(self, run_id: str) -> None:
         """Take note that somebody else has written of a run."""
         tail = self._tails.get(run_id)

@@ -15,7 +15,16 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from interhub.adapters.content import parts_from_json
 from interhub.agent_cards import Json, JsonObject
-from interhub.registry.database import blob_uses, blobs, delegations, events, insert_new, questions, runs
+from interhub.registry.database import (
+    blob_uses,
+    blobs,
+    delegations,
+    events,
+    insert_new,
+    insert_or_replace,
+    questions,
+    runs,
+)
 
 from .envelope import mapping, requests_from_json, sequence, text
 from .run import Question, RunFilter, RunState
@@ -162,13 +171,7 @@ def put_delegation(connection: Connection, one: Delegation, at: datetime) -> Non
         "state": one.state,
         "updated_at": at,
     }
-    kept = {name: values[name] for name in values if name != "key"}
-    if connection.dialect.name == "postgresql":
-        written = postgresql.insert(delegations).values(values)
-        connection.execute(written.on_conflict_do_update(index_elements=["key"], set_=kept))
-    else:
-        lite = sqlite.insert(delegations).values(values)
-        connection.execute(lite.on_conflict_do_update(index_elements=["key"], set_=kept))
+    insert_or_replace(connection, delegations, values, key="key")
 
 
 def find_delegation(connection: Connection, key: str) -> Delegation | None:

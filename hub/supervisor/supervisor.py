@@ -42,7 +42,7 @@ from .durable import Engine, EngineState
 from .envelope import StepValue, assignment_to_json, failed_because, mapping, number, text
 from .facts import final_fact
 from .interpreter import Interpreter, task_of
-from .journal import Fact, Journal
+from .journal import Fact, Journal, state_after
 from .llm import Models
 from .model import Plan
 from .order import direct_digest
@@ -138,6 +138,8 @@ class Supervisor:
         self._stories: OrderedDict[str, Story] = OrderedDict()
         self._owners: OrderedDict[str, tuple[str, str]] = OrderedDict()
         """Tenant and subject of the runs that were begun here last; a run never changes its owner."""
+        self._begun: OrderedDict[str, RunRecord] = OrderedDict()
+        """The rows of the runs that were begun here last, as they were written then."""
         self._adapters = {name: SupervisedAdapter(name, self) for name in (TEAM, WORKFLOW)}
 
     # Life
@@ -204,6 +206,9 @@ class Supervisor:
         self._owners[run_id] = (record.tenant, record.subject)
         while len(self._owners) > KEPT_OWNERS:
             self._owners.popitem(last=False)
+        self._begun[run_id] = record
+        while len(self._begun) > KEPT_STORIES:
+            self._begun.popitem(last=False)
         if short is not None:
             short.begin(run_id, record.spec, tenant=record.tenant)
         else:
@@ -233,13 +238,15 @@ class Supervisor:
         Raises:
             RunNotFound: there is none of that id, or it is somebody else's.
         """
-        record = await self._owned(principal, run_id)
-        story = await self._story(run_id, record.generation)
+        return await self._shown(await self._owned(principal, run_id))
+
+    async def _shown(self, record: RunRecord) -> Run:
+        story = await self._story(record.id, record.generation)
         if record.state.interrupted or (record.state is RunState.COMPLETED and _blob_of(record)):
             asked, result = await anyio.to_thread.run_sync(self._details, record)
         else:
             asked, result = self._details(record)
-        paused = self._pauses.paused(run_id)
+        paused = self._pauses.paused(record.id)
         return view(record, story, records.open_questions(asked), result, paused=paused)
 
     async def list(
@@ -366,7 +373,8 @@ class Supervisor:
                 news = self._journal.subscription(run_id)
                 state = self._journal.state(run_id) or (await self._owned(principal, run_id)).state
                 if state.ended or state.interrupted:
-                    run = await self.get(principal, run_id)
+                    ended = self._ended_now(run_id)
+                    run = await (self._shown(ended) if ended is not None else self.get(principal, run_id))
                     if run.state.ended or run.state.interrupted:
                         return run
                     continue  # it was answered meanwhile, by somebody who waited for the same
@@ -716,6 +724,21 @@ class Supervisor:
                 return records.find_run(connection, run_id)
 
         return await anyio.to_thread.run_sync(read)
+
+    def _ended_now(self, run_id: str) -> RunRecord | None:
+        """Return the row of a run that was begun here, and ended here a moment ago; None where it must be read."""
+        final = self._journal.final(run_id)
+        record = self._begun.pop(run_id, None) if final is not None else None
+        if record is None or final is None:
+            return None
+        return replace(
+            record,
+            state=state_after(final),
+            outcome=final.payload,
+            updated_at=final.at,
+            ended_at=final.at,
+            generation=final.seq,
+        )
 
     async def _check_owner(self, principal: Principal, run_id: str) -> None:
         if self._owners.get(run_id) != (principal.tenant, principal.subject):

@@ -95,6 +95,21 @@ async def test_calls_below_a_call_are_counted_together_however_often_its_mark_co
     assert (await guards.below(ticket.branch)).calls == 2
 
 
+@pytest.mark.parametrize("alone", [True, False])
+async def test_what_was_used_below_a_call_is_found_by_the_process_that_counted_it_and_by_the_next(
+    tmp_path: Path, alone: bool
+) -> None:
+    database = open_database(f"sqlite:///{tmp_path / 'interhub.db'}")
+    first = Guards(key=KEY, accounts=SqlAccounts(database, alone=alone))
+    ticket = back(first, first.mark("a", call(Budget(depth=4, calls=3))))
+    assert not (await first.below(ticket.branch, begun_here=True)).any
+    await first.take(ticket.branch, ticket.budget)
+    second = Guards(key=KEY, accounts=SqlAccounts(database, alone=alone))
+    assert (await first.below(ticket.branch, begun_here=True)).calls == 1
+    assert (await second.below(ticket.branch)).calls == 1
+    database.dispose()
+
+
 async def test_one_agent_fans_out_only_so_far(accounts: Accounts) -> None:
     guards = Guards(key=KEY, accounts=accounts)
     ticket = back(guards, guards.mark("a", call(Budget(fan_out=2))))

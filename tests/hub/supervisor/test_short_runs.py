@@ -8,7 +8,18 @@ from sqlite3 import connect
 import anyio
 import pytest
 
-from interhub.adapters import Call, Message, Outcome, Report, Role, TaskBound, TextPart
+from interhub.adapters import (
+    Artifact,
+    ArtifactChunk,
+    Call,
+    Message,
+    Outcome,
+    RemoteRejected,
+    Report,
+    Role,
+    TaskBound,
+    TextPart,
+)
 from interhub.adapters.pool import ConnectionPool
 from interhub.adapters.testing import ScriptedAdapter, ScriptedAgent, answer, question
 from interhub.agent_cards import Binding, Endpoint
@@ -81,6 +92,24 @@ async def test_it_is_told_as_a_run_of_the_engine_is_and_leaves_no_record_there(t
     assert short.state is long.state is RunState.COMPLETED
     assert (short.parts, [step.agent_id for step in short.steps]) == (long.parts, ["far"])
     assert told[0] == told[1]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_its_end_is_told_alike_to_one_who_waits_and_to_one_who_asks_afterwards(
+    tmp_path: Path, fails: bool
+) -> None:
+    async def play(call: Call, report: Report) -> Outcome:
+        await report(TaskBound(remote_task="t"))
+        await report(ArtifactChunk(artifact=Artifact(artifact_id="a", parts=(TextPart(text="made"),))))
+        if fails:
+            raise RemoteRejected("far", "no")
+        return answer("done")
+
+    async with hub(tmp_path, far(play), MemoryEngine()) as world:
+        waited = await world.done(await submit(world))
+        assert waited.state is (RunState.REJECTED if fails else RunState.COMPLETED)
+        assert await world.supervisor.get(ALICE, waited.id) == waited
+        assert await world.supervisor.wait(ALICE, waited.id) == waited
 
 
 async def test_the_same_message_twice_at_once_is_one_call(tmp_path: Path) -> None:
