@@ -22,6 +22,7 @@ from interhub.adapters.errors import AnswerTooLarge
 from interhub.agent_cards import Json, JsonObject
 
 from .events import ArtifactUpdate, Event, MessageAnswer, StatusUpdate, TaskSnapshot, TaskState, TaskStatus
+from .usage import UsageCount
 
 
 class TaskView:
@@ -44,6 +45,7 @@ class TaskView:
         self.answer: Message | None = None
         self.history: tuple[Message, ...] = ()
         self.metadata: JsonObject = {}
+        self.usage = UsageCount()
         self.told_whole = False
         """The last that came was the whole task: nothing of it can have passed us by."""
         self.whole = True
@@ -72,6 +74,7 @@ class TaskView:
                     text = text_of(event.message.parts)
                     return [Progress(text=text)] if text else []
                 self.answer = event.message
+                self.usage.take("answer", event.message.metadata)
                 self.context_id = event.message.context_id or self.context_id
                 return []
             case TaskSnapshot():
@@ -79,12 +82,17 @@ class TaskView:
                 updates = self._bind(event.task_id, event.context_id, ended=event.status.state.terminal)
                 self.history = event.history or self.history
                 self.metadata = event.metadata or self.metadata
+                self.usage.take_task(event.metadata)
+                for said in event.history:
+                    if said.role is Role.AGENT:
+                        self.usage.take(f"message {said.message_id}", said.metadata)
                 for artifact in event.artifacts:
                     if self._artifacts.get(artifact.artifact_id) != artifact:
                         self._keep(artifact, 0)
                         updates.append(ArtifactChunk(artifact=artifact))
                 return updates + self._stand(event.status)
             case StatusUpdate():
+                self.usage.take_task(event.metadata)
                 return [*self._bind(event.task_id, event.context_id), *self._stand(event.status)]
             case ArtifactUpdate():
                 updates = self._bind(event.task_id, event.context_id)
@@ -132,6 +140,8 @@ class TaskView:
         if self._answered and status.state.interrupted and question_mark(status) == self._answered:
             status = TaskStatus(state=TaskState.UNSPECIFIED)
         before, self.status = self.status, status
+        if status.message is not None:
+            self.usage.take(f"message {status.message.message_id}", status.message.metadata)
         if status.state.settled or status.message is None or status.message == before.message:
             return []
         text = text_of(status.message.parts)
@@ -158,6 +168,7 @@ class TaskView:
     def _keep(self, artifact: Artifact, counted: int) -> None:
         """Keep an artifact whose first `counted` parts are already in the books."""
         known = self._sizes.get(artifact.artifact_id, 0) if counted else 0
+        self.usage.take(f"artifact {artifact.artifact_id}", artifact.metadata)
         self._artifacts[artifact.artifact_id] = artifact
         self._sizes[artifact.artifact_id] = known + _size(artifact.parts[counted:])
         total = sum(self._sizes.values())

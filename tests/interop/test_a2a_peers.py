@@ -27,6 +27,7 @@ from interhub.adapters import (
     TaskBound,
     TextPart,
     Update,
+    Usage,
     ignore,
     text_of,
 )
@@ -86,7 +87,10 @@ async def connected(agent: Peer) -> AsyncGenerator[tuple[A2aConnection, AgentCar
 async def test_adk_answers(adk: Peer) -> None:
     async with connected(adk) as (connection, card):
         assert (card.interfaces[0].version, card.streaming) == ("1.0", True)
-        assert said(await connection.call(call("hello", "adk/echo"), ignore)) == "echo hello"
+        outcome = await connection.call(call("hello", "adk/echo"), ignore)
+        assert said(outcome) == "echo hello"
+        assert isinstance(outcome, Completed)
+        assert outcome.usage == Usage(input_tokens=7, output_tokens=3)
         assert connection.reader.noted == frozenset()
 
 

@@ -31,7 +31,8 @@ class Scripted(BaseLlm):
             part = types.Part(function_call=call)
         else:
             part = types.Part(text=f"echo {last.text}")
-        yield LlmResponse(content=types.Content(role="model", parts=[part]))
+        used = types.GenerateContentResponseUsageMetadata(prompt_token_count=7, candidates_token_count=3)
+        yield LlmResponse(content=types.Content(role="model", parts=[part]), usage_metadata=used)
 
 
 def delete_file(path: str) -> dict:
