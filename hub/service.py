@@ -332,6 +332,12 @@ class Hub:
         self._note(assignment.principal, "run_submit", run.id)
         return run
 
+    async def keep(self, assignment: Assignment, outcome: Completed) -> str:
+        """Keep what a direct call gave as a run that has ended, so that it can be read later; returns the run's id."""
+        run_id = await self._supervisor.keep(assignment, outcome)
+        self._note(assignment.principal, "run_keep", run_id)
+        return run_id
+
     async def run(self, principal: Principal, run_id: str) -> Run:
         """Return a run as it stands.
 

@@ -12,6 +12,8 @@ from interhub.adapters.content import DataPart, Part, RawPart, TextPart, UrlPart
 from interhub.adapters.errors import ProtocolViolation, RemoteRefused
 from interhub.agent_cards import Json, JsonObject
 
+from .outline import with_outline
+
 ELICIT = "elicitation/create"
 ROOTS = "roots/list"
 
@@ -34,7 +36,8 @@ def completed(result: JsonObject, label: str) -> Completed:
         parts = tuple(part_of(_mapping(block, label), label) for block in blocks)
     if result.get("isError") is True:
         raise RemoteRefused(label, text_of(parts) or "it says that the tool failed, and no more", parts)
-    return Completed(parts=parts, structured=result.get("structuredContent"), raw=result)
+    found = Completed(parts=parts, structured=result.get("structuredContent"), raw=result)
+    return with_outline(found, result.get("_meta"))
 
 
 def part_of(block: JsonObject, label: str) -> Part:

@@ -80,10 +80,10 @@ def add_run(connection: Connection, record: RunRecord) -> bool:
         "goal": record.goal,
         "spec": dict(record.spec),
         "state": record.state.value,
-        "outcome": None,
+        "outcome": record.outcome,
         "created_at": record.created_at,
         "updated_at": record.updated_at,
-        "ended_at": None,
+        "ended_at": record.ended_at,
         "generation": record.generation,
     }
     return insert_new(connection, runs, values)

@@ -15,6 +15,7 @@ from interhub.adapters import (
     Adapter,
     AdapterError,
     Call,
+    Completed,
     InputRequired,
     Outcome,
     Principal,
@@ -214,6 +215,21 @@ class Supervisor:
         else:
             await self._engine.start(run_id, record.spec, tenant=record.tenant)
         return view(record, None, (), None)
+
+    async def keep(self, assignment: Assignment, outcome: Completed) -> str:
+        """Keep what a call outside of any run gave, as a run that has ended and has no events; returns its id."""
+        run_id = str(uuid4())
+        record = self._row_of(run_id, assignment)
+        data = dumped(StepValue.of(outcome).dump())
+
+        def write(connection: sa.Connection) -> bool:
+            blob = records.put_blob(connection, data, record.created_at, run_id=run_id)
+            gave: dict[str, Json] = {"result": {"blob": blob}}
+            ended = replace(record, state=RunState.COMPLETED, outcome=gave, ended_at=record.created_at)
+            return records.add_run(connection, ended)
+
+        await self._journal.write(write)
+        return run_id
 
     async def ask_first(self, agent: Agent, call: Call, report: Report) -> Outcome:
         """Make a call that a person must approve, outside of any run: it becomes a run, whose question is the outcome.
@@ -626,6 +642,16 @@ class Supervisor:
 
     async def _create(self, run_id: str, assignment: Assignment, *, unrecorded: bool = False) -> RunRecord | None:
         """Write a run, and its first event with it; None when one of that id is there."""
+        record = self._row_of(run_id, assignment, unrecorded=unrecorded)
+        payload: dict[str, Json] = {
+            "goal": record.goal,
+            "agent": assignment.agent_id,
+            "workflow": text(mapping(assignment.workflow), "name"),
+            "context_id": record.context_id,
+        }
+        return replace(record, generation=1) if await self._write(record, payload) else None
+
+    def _row_of(self, run_id: str, assignment: Assignment, *, unrecorded: bool = False) -> RunRecord:
         at = datetime.now(UTC)
         context_id = assignment.context_id or assignment.goal.context_id or str(uuid4())
         shaped = assignment_to_json(replace(assignment, context_id=context_id))
@@ -636,7 +662,7 @@ class Supervisor:
             spec[UNRECORDED] = True
         spec["answer_within_s"] = self._answer_within_s
         said = text_of(assignment.goal.parts)
-        record = RunRecord(
+        return RunRecord(
             id=run_id,
             tenant=assignment.principal.tenant,
             subject=assignment.principal.subject,
@@ -651,13 +677,6 @@ class Supervisor:
             ended_at=None,
             generation=0,
         )
-        payload: dict[str, Json] = {
-            "goal": said[:2000],
-            "agent": assignment.agent_id,
-            "workflow": text(mapping(assignment.workflow), "name"),
-            "context_id": context_id,
-        }
-        return replace(record, generation=1) if await self._write(record, payload) else None
 
     async def _write(self, record: RunRecord, payload: JsonObject) -> bool:
         """Write a run and its first event; False when one of its id is there."""

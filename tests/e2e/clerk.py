@@ -9,6 +9,7 @@ from interhub.adapters import (
     InputRequired,
     Outcome,
     Progress,
+    RawPart,
     RemoteRefused,
     Resume,
     TextPart,
@@ -17,7 +18,7 @@ from interhub.adapters import Report as Reporter
 
 
 async def clerk(message: str, report: Reporter, resume: Resume | None) -> Outcome:
-    """Echoes, counts, asks, holds and fails."""
+    """Echoes, counts, makes files, asks, holds and fails."""
     word, _, rest = message.partition(" ")
     match word:
         case "count":
@@ -26,6 +27,11 @@ async def clerk(message: str, report: Reporter, resume: Resume | None) -> Outcom
             if resume is None:
                 return InputRequired(question=(TextPart(text="Which colour?"),), state={"asked": True})
             return Completed(parts=resume.answer)
+        case "make":
+            file = RawPart(raw=bytes(int(rest)), media_type="application/x-zeros", filename="zeros.bin")
+            small = TextPart(text="small")
+            made = Artifact(artifact_id="zeros/1", name="zeros", parts=(small, file))
+            return Completed(parts=(TextPart(text=f"made {rest}"),), artifacts=(made,))
         case "hold":
             await report(Progress(text="holding"))
             await anyio.sleep_forever()

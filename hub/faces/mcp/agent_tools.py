@@ -19,6 +19,7 @@ from interhub.registry import Agent
 from .agent_wire import OURS, Context, said
 from .calls import DirectCalls
 from .content import SKILL_OUTPUT_SCHEMA, error_result, skill_result, tool_result
+from .large import resource_missing
 from .long_calls import SKILL, TOOL, LongCalls, show_skill, show_tool
 from .sealing import audience_of, sealing
 from .server import ChangingServer
@@ -41,6 +42,7 @@ class AgentTools:
         """Take what puts calls to the agent; with `runs`, those that take long are tasks."""
         tasks = RunTasks(runs, {SKILL: show_skill, TOOL: show_tool}, agent_id=agent.id) if runs is not None else None
         self._calls = LongCalls(calls, tasks)
+        self._kept = calls
         self._question_wait_s = question_wait_s
         self._bus = InMemorySubscriptionBus()
         self._sessions: dict[int, Callable[[], Any]] = {}
@@ -57,6 +59,8 @@ class AgentTools:
             description=visible(agent.card.description) or None,
             instructions=visible(agent.card.instructions or agent.card.description) or None,
             on_list_tools=self._list_tools,
+            on_list_resources=self._list_resources,
+            on_read_resource=self._read_resource,
             on_subscriptions_listen=tasks.listening(listen) if tasks is not None else listen,
             get_tool_input_schema=self._input_schema,
         )
@@ -117,6 +121,17 @@ class AgentTools:
         if capability.kind is Kind.SKILL:
             return skill_result(outcome)
         return tool_result(outcome, ctx.protocol_version)
+
+    async def _list_resources(
+        self, ctx: Context, params: types.PaginatedRequestParams | None
+    ) -> types.ListResourcesResult:
+        return types.ListResourcesResult(resources=[], ttl_ms=5000, cache_scope="private")
+
+    async def _read_resource(self, ctx: Context, params: types.ReadResourceRequestParams) -> types.ReadResourceResult:
+        """Read what a large answer left out: there are no other resources here."""
+        if (kept := await self._kept.read_kept(ctx, params.uri)) is not None:
+            return kept
+        raise resource_missing(ctx.protocol_version, params.uri)
 
     def _check(self, name: str, capability: Capability) -> ArgumentCheck:
         check = self._checks.get(name)

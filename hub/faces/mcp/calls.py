@@ -6,13 +6,26 @@ from uuid import uuid4
 
 import mcp_types as types
 
-from interhub.adapters import Completed, DataPart, InputRequired, Part, RemoteRefused, Resume, TextPart
+from interhub.adapters import (
+    Completed,
+    DataPart,
+    InputRequired,
+    Message,
+    Part,
+    RemoteRefused,
+    Resume,
+    Role,
+    TextPart,
+)
 from interhub.adapters.content import part_to_json, parts_from_json
 from interhub.agent_cards import Json, JsonObject, Kind
+from interhub.hub.errors import RunNotFound
 from interhub.hub.service import Hub
+from interhub.hub.supervisor.run import Assignment
 
+from .large import contents_of, is_large, linked, run_named
 from .questions import AnswerUnreadable, Asking, Form, Shape, form_of, question_text
-from .turn import Turn
+from .turn import Context, Turn, principal_of
 
 MAX_ROUNDS = 20
 """Most questions that one call may ask one after the other."""
@@ -85,6 +98,33 @@ class DirectCalls:
                     given = {name: await _ask(turn, form) for name, form in forms.items()}
                     resume = _resume(given, outcome.state)
         raise RemoteRefused(agent_id, f"it asked more than {MAX_ROUNDS} questions in one call")
+
+    async def fitting(
+        self, turn: Turn, agent_id: str, capability: str, arguments: JsonObject, done: Completed
+    ) -> Completed:
+        """Return an answer as one result can hold it; a larger one is kept, and linked to (see `large`)."""
+        if not is_large(done):
+            return done
+        run_id = await self._hub.keep(
+            Assignment(
+                principal=turn.principal,
+                goal=Message(role=Role.USER, parts=()),
+                agent_id=agent_id,
+                capability=capability,
+                arguments=arguments,
+            ),
+            done,
+        )
+        return linked(done, run_id, [artifact.artifact_id for artifact in done.artifacts])
+
+    async def read_kept(self, ctx: Context, uri: str) -> types.ReadResourceResult | None:
+        """Read what a link of ours leads to; None for any other URI, and for what the caller has not."""
+        if not (run_id := run_named(uri)):
+            return None
+        try:
+            return contents_of(await self._hub.run(principal_of(ctx), run_id), uri)
+        except RunNotFound:
+            return None
 
 
 def resume_of(turn: Turn) -> tuple[Resume | None, types.InputRequiredResult | None]:

@@ -6,7 +6,7 @@ The reverse of `interhub.adapters.mcp.content`. Nothing here does any I/O.
 from base64 import b64encode
 from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha256
-from typing import cast
+from typing import Any, cast
 from urllib.parse import quote
 
 import mcp_types as types
@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from interhub.adapters import Artifact, Completed, DataPart, Part, RawPart, TextPart, UrlPart, text_of
 from interhub.adapters.exact_json import write_json
+from interhub.adapters.mcp.outline import OUTLINE_KEY, outline_of
 from interhub.agent_cards import Json, JsonObject
 
 RESERVED = "io.modelcontextprotocol/"
@@ -108,6 +109,7 @@ def _block(part: Part) -> types.ContentBlock:
                 uri=part.url,
                 name=part.filename or part.url,
                 mime_type=part.media_type or None,
+                size=size if isinstance(size := part.metadata.get("size"), int) else None,
                 annotations=annotations,
                 _meta=meta,
             )
@@ -222,7 +224,9 @@ def skill_result(outcome: Completed) -> types.CallToolResult:
     view = skill_view(outcome)
     if not content:
         content.append(types.TextContent(text=json_text(view)))
-    return types.CallToolResult(content=content, structured_content=view)
+    outline = outline_of(outcome)
+    meta = {OUTLINE_KEY: cast("Any", outline)} if outline is not None else None
+    return types.CallToolResult(content=content, structured_content=view, _meta=meta)
 
 
 def tool_result(outcome: Completed, protocol_version: str) -> types.CallToolResult:

@@ -17,6 +17,7 @@ from interhub.registry import Agent
 
 from .calls import DirectCalls, resume_of
 from .content import error_result, skill_result, tool_result
+from .large import linked
 from .questions import Asking
 from .tasks import RunTasks, declares_tasks, tasks_missing
 from .turn import Context, Turn
@@ -84,7 +85,10 @@ class LongCalls:
         return await self._tasks.create(assignment, view)
 
     async def _now(self, turn: Turn, agent: Agent, capability: Capability, arguments: JsonObject) -> Called:
-        return await self._calls.call(turn, agent.id, capability.name, arguments, kind=capability.kind)
+        called = await self._calls.call(turn, agent.id, capability.name, arguments, kind=capability.kind)
+        if capability.kind is Kind.SKILL and isinstance(called, Completed):
+            return await self._calls.fitting(turn, agent.id, capability.name, arguments, called)
+        return called
 
 
 def show_skill(run: Run) -> types.CallToolResult:
@@ -93,7 +97,9 @@ def show_skill(run: Run) -> types.CallToolResult:
     Raises:
         MCPError: the agent answered with an error of JSON-RPC.
     """
-    return _refused(run) or skill_result(_outcome(run))
+    if (refused := _refused(run)) is not None:
+        return refused
+    return skill_result(linked(_outcome(run), run.id, [artifact.artifact_id for artifact in run.artifacts]))
 
 
 def show_tool(run: Run) -> types.CallToolResult:

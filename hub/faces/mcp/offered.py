@@ -6,7 +6,6 @@ from typing import cast
 import mcp_types as types
 import structlog
 from mcp.shared.exceptions import MCPError
-from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from pydantic import ValidationError
 
 from interhub.adapters import AdapterError, Completed, RemoteRefused, text_of
@@ -18,13 +17,11 @@ from interhub.registry import RegistryError
 from .calls import DirectCalls
 from .catalogue import Catalogues
 from .content import content_of, error_result, passed_on, skill_result, tool_result
+from .large import resource_missing
 from .long_calls import SKILL, TOOL, LongCalls, show_tool
 from .names import resource_uri
 from .tools import OwnTools, Result
 from .turn import Context, Turn
-
-RESOURCE_NOT_FOUND_LEGACY = -32002
-"""MCP 2025-11-25, server/resources, error handling; the modern era says invalid params."""
 
 Failure = (HubError, AdapterError, RegistryError)
 
@@ -105,12 +102,12 @@ class Offered:
         self, ctx: Context, params: types.ReadResourceRequestParams
     ) -> types.ReadResourceResult | types.InputRequiredResult:
         """Serve `resources/read`."""
+        if (kept := await self._calls.read_kept(ctx, params.uri)) is not None:
+            return kept
         turn = Turn(ctx, params, question_wait_s=self._question_wait_s)
         found = (await self._catalogues.of(turn.principal, turn.profile)).find_resource(params.uri)
         if found is None:
-            modern = ctx.protocol_version in MODERN_PROTOCOL_VERSIONS
-            code = types.INVALID_PARAMS if modern else RESOURCE_NOT_FOUND_LEGACY
-            raise MCPError(code, f"no resource is at {params.uri}", {"uri": params.uri})
+            raise resource_missing(ctx.protocol_version, params.uri)
         entry, variables = found
         outcome = await self._use(turn, entry.agent.id, entry.capability.name, variables, entry.capability.kind)
         if isinstance(outcome, types.InputRequiredResult):

@@ -10,10 +10,8 @@ from interhub.agent_cards import Json, JsonObject
 from interhub.hub.supervisor.run import Event, EventKind, Question, Run, RunState, StepView
 
 from .content import ANY_KINDS, artifact_view, content_of, data_of, json_text
+from .large import MAX_EMBEDDED_BYTES, file_link
 from .questions import question_text
-
-MAX_EMBEDDED_BYTES = 512 * 1024
-"""Most bytes of files that one result embeds."""
 
 _STATES: list[Json] = [state.value for state in RunState]
 
@@ -230,22 +228,20 @@ def run_text(view: JsonObject) -> str:
 
 
 def run_content(run: Run, view: JsonObject, *, files: bool = True) -> list[types.ContentBlock]:
-    """Return a result's content: the view in words, then the run's files, as many as fit MAX_EMBEDDED_BYTES."""
+    """Return a result's content: the view in words, then the run's files, links to those that do not fit."""
     left = MAX_EMBEDDED_BYTES
     content: list[types.ContentBlock] = [types.TextContent(text=run_text(view))]
     if not files:
         return content
-    for artifact in _artifacts(run):
-        for part in artifact.parts:
+    for artifact_id, parts in [*((made.artifact_id, made.parts) for made in run.artifacts), ("", run.parts)]:
+        for place, part in enumerate(parts):
             if isinstance(part, UrlPart):
                 content += content_of([part])
             elif isinstance(part, RawPart) and len(part.raw) <= left:
                 left -= len(part.raw)
                 content += content_of([part])
             elif isinstance(part, RawPart):
-                name = part.filename or artifact.name or artifact.artifact_id
-                note = f"({name} has {len(part.raw)} bytes and is not embedded; run_result with artifact gives it)"
-                content.append(types.TextContent(text=note))
+                content += content_of([file_link(run.id, artifact_id, place, part)])
     return content
 
 
