@@ -14,6 +14,7 @@ from typing import TypeAlias
 
 import anyio
 import httpx
+import orjson
 import structlog
 
 from interhub.adapters.addresses import ALLOW_PRIVATE, Reach
@@ -23,20 +24,22 @@ from interhub.adapters.errors import (
     AdapterError,
     AnswerTooLarge,
     BadEndpoint,
+    ProtocolViolation,
     RemoteDenied,
     RemoteRefused,
     RemoteTimeout,
+    UnusableCard,
 )
 from interhub.adapters.expand import expand_all
 from interhub.adapters.http1_transport import Http1Transport
-from interhub.agent_cards import AgentCard, Binding, Endpoint
+from interhub.agent_cards import AgentCard, Binding, CardError, Endpoint, read_card
 from interhub.agent_cards.security import read_security
 
 from .authorized import AuthorizedTransport, Authorizer
 from .card_cache import CardCache
-from .cards import CARD_URL, check_binding, find_card, interface_for
+from .cards import CARD_URL, check_binding, checked_card, find_card, interface_for
 from .client import A2aClient
-from .credentials import asked_for, check_given, credentials_for
+from .credentials import CREDENTIALS, asked_for, check_given, credentials_for
 from .exchange import Delivery, Exchange, Patience
 from .extensions import Extensions
 from .grpc_target import grpc_target
@@ -121,9 +124,48 @@ class A2aAdapter:
             card = await find_card(
                 http, endpoint, headers=headers, limits=limits, trust=self._settings.trust, cache=self._cards
             )
-        first = card.interfaces[0]
-        credentials_for(first, read_security(card.raw), card_url=_card_url(first), env=None)
-        return card
+            first = card.interfaces[0]
+            credentials_for(first, read_security(card.raw), card_url=_card_url(first), env=None)
+            return await self._extended(http, card, endpoint)
+
+    async def _extended(self, http: httpx.AsyncClient, card: AgentCard, endpoint: Endpoint) -> AgentCard:
+        """Return the card that the agent shows to whom it knows, where it has one and we have credentials for it.
+
+        One that cannot be read for a reason that may pass is an error: else the agent would seem to have changed.
+
+        Raises:
+            RemoteUnavailable, RemoteTimeout: it did not answer.
+            UnusableCard: the card has a bad signature, or lacks what is needed.
+        """
+        spoken = [each for each in card.interfaces if each.binding is not Binding.A2A_GRPC]
+        known = [each for each in spoken if each.headers or CREDENTIALS in each.options]
+        if not card.extended_card or not known:
+            return card
+        interface, limits = known[0], self._settings.card
+        where, url = interface.url.partition("?")[0], _card_url(interface)
+        try:
+            with anyio.fail_after(limits.total_s):
+                authorizer = self._authorizer(interface, card, where, endpoint)
+                headers = self._headers(interface, where)
+                async with self._http(endpoint, interface, headers, authorizer, ()) as speak:
+                    client = speak(wire_version(interface.version) or WireVersion.V1, where)
+                    assert isinstance(client, A2aClient), "over HTTP"
+                    document = await client.extended_card()
+            full = read_card(orjson.dumps(document), source=url)
+        except TimeoutError:
+            raise RemoteTimeout(where, limits.total_s) from None
+        except CardError as error:
+            raise UnusableCard(where, f"its extended card: {error}") from error
+        except (Fault, RemoteRefused, RemoteDenied, ProtocolViolation, BadEndpoint) as error:
+            _log.warning("a2a_no_extended_card", agent=where, why=str(error))
+            return card
+        return await checked_card(http, full, endpoint, url=url, limits=limits, trust=self._settings.trust)
+
+    def _authorizer(self, interface: Endpoint, card: AgentCard, where: str, endpoint: Endpoint) -> Authorizer | None:
+        credentials = credentials_for(interface, read_security(card.raw), card_url=_card_url(interface), env=self._env)
+        if not credentials:
+            return None
+        return Authorizer(credentials, self._tokens, where=where, reach=self._reach_of(endpoint))
 
     def connect(self, endpoint: Endpoint, *, card: AgentCard, label: str) -> AbstractAsyncContextManager[Connection]:
         """Open a conversation. Nothing is sent before the first call.
@@ -138,11 +180,7 @@ class A2aAdapter:
         interface = interface_for(endpoint, card)
         headers = self._headers(interface, label)
         delivery = _delivery(interface, card, label)
-        needs = read_security(card.raw)
-        credentials = credentials_for(interface, needs, card_url=_card_url(interface), env=self._env)
-        authorizer = (
-            Authorizer(credentials, self._tokens, where=label, reach=self._reach_of(endpoint)) if credentials else None
-        )
+        authorizer = self._authorizer(interface, card, label, endpoint)
         opened = self._grpc if interface.binding is Binding.A2A_GRPC else self._http
         extensions = Extensions.of(card)
         async with opened(endpoint, interface, headers, authorizer, extensions.activated) as speak:
@@ -153,7 +191,7 @@ class A2aAdapter:
                 delivery=delivery,
                 settings=self._settings,
                 extensions=extensions,
-                asked_for="" if credentials else asked_for(needs),
+                asked_for="" if authorizer is not None else asked_for(read_security(card.raw)),
             )
 
     @asynccontextmanager

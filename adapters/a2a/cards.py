@@ -111,15 +111,7 @@ async def find_card(
                 found.setdefault(what, []).append(place.url)
                 continue
             try:
-                card = await with_signature(
-                    http,
-                    card,
-                    url=fetched.url,
-                    trust=trust or CardTrust(),
-                    limits=limits,
-                    allow_bad=endpoint.options.get(ALLOW_BAD_SIGNATURE) is True,
-                )
-                return _usable(card, endpoint, httpx.URL(fetched.url))
+                return await checked_card(http, card, endpoint, url=fetched.url, limits=limits, trust=trust)
             except AdapterError:
                 cards.forget(place.url)
                 raise
@@ -131,6 +123,32 @@ async def find_card(
             f"usually https://host{WELL_KNOWN[0]}",
         )
     raise RemoteTimeout(endpoint.url, limits.total_s)
+
+
+async def checked_card(
+    http: httpx.AsyncClient,
+    card: AgentCard,
+    endpoint: Endpoint,
+    *,
+    url: str,
+    limits: EgressLimits,
+    trust: CardTrust | None = None,
+) -> AgentCard:
+    """Return a card that was found at `url` with its signatures checked, and the interfaces that we can use.
+
+    Raises:
+        UnusableCard: it has a bad signature, or none where one is required.
+        BadEndpoint: every interface is unusable for us.
+    """
+    card = await with_signature(
+        http,
+        card,
+        url=url,
+        trust=trust or CardTrust(),
+        limits=limits,
+        allow_bad=endpoint.options.get(ALLOW_BAD_SIGNATURE) is True,
+    )
+    return _usable(card, endpoint, httpx.URL(url))
 
 
 def check_binding(endpoint: Endpoint) -> None:

@@ -82,6 +82,15 @@ class A2aClient:
         """
         await self._answer(Ask(operation=Operation.CANCEL, task_id=task_id), headers)
 
+    async def extended_card(self) -> Json:
+        """Ask for the card that the agent shows to those whom it knows (A2A 1.0, section 3.1.11).
+
+        Raises:
+            Fault: the agent answered with an error of the protocol.
+            AdapterError: anything else that went wrong.
+        """
+        return await self._answer(Ask(operation=Operation.CARD), {})
+
     async def stream(self, message: Message, take: Take, *, headers: Mapping[str, str]) -> None:
         """Send a message and hand each event of its stream to `take`, until that has enough or the stream ends.
 

@@ -55,6 +55,7 @@ class Operation(StrEnum):
     GET = "GetTask"
     CANCEL = "CancelTask"
     SUBSCRIBE = "SubscribeToTask"
+    CARD = "GetExtendedAgentCard"
 
     @property
     def streams(self) -> bool:
@@ -125,7 +126,9 @@ class JsonRpc:
         params: dict[str, Json] = {}
         if self._tenant and self._version is WireVersion.V1:
             params["tenant"] = self._tenant
-        if ask.message is None:
+        if ask.operation is Operation.CARD:
+            pass
+        elif ask.message is None:
             params["id"] = ask.task_id
         elif self._version is WireVersion.V1:
             params["message"] = message_to_json(ask.message)
@@ -177,6 +180,9 @@ class HttpJson:
         if ask.message is None:
             task = f"{base}/tasks/{quote(ask.task_id, safe='')}"
             match ask.operation:
+                case Operation.CARD:
+                    card = "card" if self._version is WireVersion.V03 else "extendedAgentCard"
+                    return HttpRequest(method="GET", url=f"{base}/{card}", headers=headers)
                 case Operation.CANCEL:
                     return HttpRequest(method="POST", url=f"{task}:cancel", body={}, headers=headers)
                 case Operation.SUBSCRIBE:
@@ -328,6 +334,7 @@ _METHODS_03 = {
     Operation.GET: "tasks/get",
     Operation.CANCEL: "tasks/cancel",
     Operation.SUBSCRIBE: "tasks/resubscribe",
+    Operation.CARD: "agent/getAuthenticatedExtendedCard",
 }
 
 _CODES = {

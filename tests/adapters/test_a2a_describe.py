@@ -33,6 +33,23 @@ pytestmark = pytest.mark.anyio
 AGENTS = ROOT / "tests" / "support" / "agents"
 
 
+@pytest.mark.parametrize("version", ["1.0", "0.3"])
+@pytest.mark.parametrize("binding", ["JSONRPC", "HTTP+JSON"])
+async def test_an_agent_is_known_by_its_extended_card_where_we_have_its_key(version: str, binding: str) -> None:
+    script = AGENTS / "extended_agent.py"
+    with peer(sys.executable, script, "--version", version, "--binding", binding) as agent:
+        skills: list[list[str]] = []
+        for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "Bearer ${KEY}"}):
+            endpoint = Endpoint(binding=Binding.A2A_JSONRPC, url=agent.url, headers=headers)
+            card = await A2aAdapter(env={"KEY": "open sesame"}).describe(endpoint)
+            skills.append([capability.name for capability in card.capabilities])
+            assert card.interfaces[0].headers == headers
+    assert skills == [["greet"], ["greet"], ["greet", "pay"]]
+
+
+AGENTS = ROOT / "tests" / "support" / "agents"
+
+
 @pytest.fixture(scope="module")
 def bending() -> Generator[Peer]:
     with peer(sys.executable, AGENTS / "bending_agent.py") as running:
