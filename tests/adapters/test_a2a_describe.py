@@ -30,8 +30,6 @@ from tests.support.processes import ROOT, Peer, environment, peer
 
 pytestmark = pytest.mark.anyio
 
-AGENTS = ROOT / "tests" / "support" / "agents"
-
 
 @pytest.mark.parametrize("version", ["1.0", "0.3"])
 @pytest.mark.parametrize("binding", ["JSONRPC", "HTTP+JSON"])

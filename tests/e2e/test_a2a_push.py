@@ -15,6 +15,7 @@ import httpx
 import pytest
 
 from interhub.hub.settings import Auth, Egress, Push
+from tests.support.a2a_requests import requests_about
 from tests.support.face_site import free_socket
 from tests.support.hub_process import Cli, cli, end, hub_process, wait_until_ready
 from tests.support.webhook import Webhook, webhook
@@ -186,6 +187,21 @@ async def test_configurations_are_kept_listed_and_deleted_over_json_rpc_and_show
 def stored_in(folder: Path) -> bytes:
     """Return all that the database has written."""
     return b"".join(file.read_bytes() for file in folder.glob("interhub.db*"))
+
+
+async def test_no_operation_tells_another_principal_s_task_from_none(tmp_path: Path) -> None:
+    async with pushing_hub(tmp_path) as hub, webhook() as hook:
+        task = await task_of(hub, "ask")
+        made = {"taskId": task, "id": "c", "url": hook.url}
+        assert "error" not in await rpc(hub, "CreateTaskPushNotificationConfig", made)
+        nobodys = str(uuid4())
+        for theirs, none in zip(requests_about(task, hook.url), requests_about(nobodys, hook.url), strict=True):
+            told = [await request.ask(hub.client, OTHER_KEY) for request in (theirs, none)]
+            assert told[0].text.replace(task, "T") == told[1].text.replace(nobodys, "T"), theirs
+            assert told[0].status_code == told[1].status_code == (200 if theirs.path == "/a2a" else 404), theirs
+            assert "-32001" in told[0].text or "NOT_FOUND" in told[0].text or "NotFound" in told[0].text, theirs
+        still = (await rpc(hub, "GetTask", {"id": task}))["result"]
+        assert still["status"]["state"] == "TASK_STATE_INPUT_REQUIRED"
 
 
 @pytest.mark.parametrize("version", ["1.0", "0.3"])

@@ -11,6 +11,7 @@ import pytest
 
 from interhub.adapters import DataPart
 from interhub.hub.supervisor.run import RunState
+from tests.support.a2a_requests import requests_about
 from tests.support.face_site import Site, face_site, free_socket, serving
 
 pytestmark = pytest.mark.anyio
@@ -208,6 +209,17 @@ async def test_another_s_task_is_not_found_in_the_same_words_as_none(site: Site,
     said = await rpc(site, "SendMessage", {"message": message("blue", taskId=task["id"])}, key=key)
     assert error_of(said) == (-32001, "TASK_NOT_FOUND")
     assert (await rpc(site, "ListTasks", {}, key=key))["result"]["tasks"] == []
+
+
+@pytest.mark.parametrize("key", ["bob-key", "eve-key"])
+async def test_no_operation_over_any_binding_tells_another_s_task_from_none(site: Site, key: str) -> None:
+    task, nobodys = (await send(site, "ask"))["id"], str(uuid4())
+    hook = "https://example.com/hook"
+    for theirs, none in zip(requests_about(task, hook), requests_about(nobodys, hook), strict=True):
+        with anyio.fail_after(5):
+            told = [await request.ask(site.client, key) for request in (theirs, none)]
+        assert told[0].text.replace(task, "T") == told[1].text.replace(nobodys, "T"), theirs
+        assert told[0].status_code == told[1].status_code, theirs
 
 
 async def test_another_s_context_is_a_context_of_one_s_own(site: Site) -> None:
