@@ -61,6 +61,9 @@ class Patience:
     """A stream without news for this long is checked by asking for the task: connections die unnoticed, and servers
     lose events (the A2A SDK's those of a turn that begins while the one before ends). Each time nothing is new it is
     twice as long, at most `quiet_s`."""
+    quiet_answer_s: float = 0.4
+    """The same for an answer to what a task asked, whose events the A2A SDK now and then loses. Only an end counts
+    then: a question that is still there may be the one that was answered."""
     quiet_s: float = 30.0
     reattach_attempts: int = 4
     """How often in a row the agent may be out of reach, once it has our task, before the call fails."""
@@ -263,19 +266,21 @@ class Exchange:
 
     async def _until_settled_unseen(self) -> None:
         out_of_reach = 0
-        quiet_s = min(self._patience.quiet_first_s, self._patience.quiet_s)
+        patience = self._patience
+        first_s = min(patience.quiet_first_s if self._asked is None else patience.quiet_answer_s, patience.quiet_s)
+        quiet_s, began = first_s, time.monotonic()
         asked_at = seen = self._last_news = time.monotonic()
         answered = "" if self._asked is None else self._asked.task_id  # known before the stream names it
         while out_of_reach < 2:
             await anyio.sleep(max(quiet_s / 10, asked_at + quiet_s - time.monotonic()))
             if seen != self._last_news:
                 seen = asked_at = self._last_news
-                quiet_s = min(self._patience.quiet_first_s, self._patience.quiet_s)
+                quiet_s = first_s
             task_id = self.view.task_id or answered
             if not task_id or time.monotonic() < asked_at + quiet_s:
                 continue
-            asked_at, patient = time.monotonic(), quiet_s >= self._patience.quiet_s
-            quiet_s = min(quiet_s * 2, self._patience.quiet_s)
+            asked_at, patient = time.monotonic(), quiet_s >= patience.quiet_s
+            quiet_s = min(quiet_s * 2, patience.quiet_s)
             try:
                 snapshot = await self._client.get_task(task_id, headers=self._headers)
             except RemoteUnavailable:
@@ -284,7 +289,9 @@ class Exchange:
             except (Fault, AdapterError):
                 continue  # the stream is all there is
             out_of_reach = 0
-            if snapshot.status.state.settled and await self._take(snapshot):
+            early = self._asked is not None and asked_at < began + min(patience.quiet_first_s, patience.quiet_s)
+            counts = snapshot.status.state.terminal if early else snapshot.status.state.settled
+            if counts and await self._take(snapshot):
                 return
             self._last_news = seen  # what we found by asking is no news of the stream
         self.view.whole = False

@@ -136,6 +136,15 @@ async def test_a_stream_that_went_silent_is_looked_after(bending: Peer) -> None:
             assert said(await connection.call(call(), ignore)) == "forty-two"
 
 
+async def test_an_answer_whose_stream_stays_silent_is_looked_after_at_once(bending: Peer) -> None:
+    async with await open_to(bending, "unheard") as connection:
+        asked = await connection.call(call(), ignore)
+        assert isinstance(asked, InputRequired)
+        answered = call(resume=Resume(answer=(TextPart(text="so"),), state=asked.state))
+        with anyio.fail_after(2):  # less than it takes until the stream of a first message is looked after
+            assert said(await connection.call(answered, ignore)) == "forty-two"
+
+
 async def test_loose_json_is_read_and_every_leniency_noted(bending: Peer) -> None:
     async with await open_to(bending, "loose") as connection:
         outcome = await connection.call(call(), ignore)

@@ -8,6 +8,7 @@
 | /cut       | its stream is cut in the middle of an event; a subscription brings the rest                             |
 | /cut03     | the same in 0.3: the subscription begins without a snapshot, only GetTask has it all                    |
 | /mute      | its stream names the task and then is silent, while GetTask says completed                              |
+| /unheard   | asks; the stream of the answer is silent, while GetTask says completed                                  |
 | /loose     | lower-case enums, snake_case names, a bare string for a message, an artifact without an id              |
 | /history   | completes with nothing but a history                                                                    |
 | /flood     | artifact chunks without end                                                                             |
@@ -155,6 +156,16 @@ async def mute(method: str, params: Shape, stream: Stream) -> Any:
     raise LookupError(method)
 
 
+async def unheard(method: str, params: Shape, stream: Stream) -> Any:
+    if method == "GetTask":
+        return task(params["id"], "TASK_STATE_COMPLETED", artifacts=[artifact("forty-two")])
+    if params["message"].get("taskId"):
+        return [b": heartbeat\n\n", NEVER]
+    asking = task("unheard", "TASK_STATE_INPUT_REQUIRED")
+    asking["status"]["message"] = {"messageId": "q", "role": "ROLE_AGENT", "parts": text("and?")}
+    return [stream({"task": asking})]
+
+
 async def loose(method: str, params: Shape, stream: Stream) -> Any:
     made = {"name": "answer", "parts": ["forty-two", {"type": "sound", "hum": 1}]}
     status: Shape = {"state": "Completed", "message": "there you are", "timestamp": "yesterday"}
@@ -221,6 +232,7 @@ BEHAVIOURS = {
     "cut": cut,
     "cut03": cut03,
     "mute": mute,
+    "unheard": unheard,
     "loose": loose,
     "history": history,
     "flood": flood,
@@ -233,7 +245,7 @@ BEHAVIOURS = {
     "late": late,
     "signin": signin,
 }
-STREAMING = {"kinds", "cut", "cut03", "mute", "flood", "endless"}
+STREAMING = {"kinds", "cut", "cut03", "mute", "unheard", "flood", "endless"}
 
 
 async def rpc(request: Request) -> Response:
