@@ -84,7 +84,7 @@ async def follow(hub: Hub, principal: Principal, run: Run, *, after: int | None 
                 shown.add(update.artifact.artifact_id)
             if update is not None:
                 yield update
-    now = await hub.run(principal, run.id)
+    now = await hub.wait(principal, run.id)  # it has ended: what is known of that here is not read again
     for artifact in artifacts_of(now):
         if artifact.artifact_id not in shown:
             yield artifact_update(now, artifact)
