@@ -1,5 +1,6 @@
 """The supervisor: takes assignments, keeps runs going, and tells how they stand."""
 
+import asyncio
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
@@ -141,6 +142,8 @@ class Supervisor:
         """Tenant and subject of the runs that were begun here last; a run never changes its owner."""
         self._begun: OrderedDict[str, RunRecord] = OrderedDict()
         """The rows of the runs that were begun here last, as they were written then."""
+        self._starting: dict[str, asyncio.Task[None]] = {}
+        """What is being handed to the engine."""
         self._adapters = {name: SupervisedAdapter(name, self) for name in (TEAM, WORKFLOW)}
 
     # Life
@@ -154,6 +157,8 @@ class Supervisor:
 
     async def stop(self) -> None:
         """Stop. Runs under way are taken up by the next process; their agents are told to stop what they do."""
+        if self._starting:
+            await asyncio.wait(list(self._starting.values()))
         await self._delegator.leaves.stop(within_s=CANCEL_WITHIN_S)
         if self._short is not None:
             await self._short.stop()
@@ -198,7 +203,8 @@ class Supervisor:
         short = self._short if await self._is_short(assignment) else None
         record = await self._create(run_id, assignment, unrecorded=short is not None)
         if record is None:  # it was begun before, under the same key
-            under_way = self._short is not None and run_id in self._short  # before it is read: it may end meanwhile
+            # Before it is read: it may end meanwhile.
+            under_way = run_id in self._starting or (self._short is not None and run_id in self._short)
             short = None
             record = await self._record(run_id)
             assert record is not None, "a run that was written is there"
@@ -212,9 +218,21 @@ class Supervisor:
             self._begun.popitem(last=False)
         if short is not None:
             short.begin(run_id, record.spec, tenant=record.tenant)
+        elif self._short is not None and assignment.waited:
+            # It is written, and so it will be begun: whoever follows it need not wait for the engine's own record.
+            self._starting[run_id] = asyncio.ensure_future(self._start(record))
         else:
             await self._engine.start(run_id, record.spec, tenant=record.tenant)
         return view(record, None, (), None)
+
+    async def _start(self, record: RunRecord) -> None:
+        try:
+            await self._engine.start(record.id, record.spec, tenant=record.tenant)
+        except Exception as error:
+            log.exception("run_not_started", run_id=record.id)
+            await self._interpreter.crashed(record.id, record.spec, error)
+        finally:
+            del self._starting[record.id]
 
     async def keep(self, assignment: Assignment, outcome: Completed) -> str:
         """Keep what a call outside of any run gave, as a run that has ended and has no events; returns its id."""
@@ -416,6 +434,8 @@ class Supervisor:
         record = await self._owned(principal, run_id)
         if record.state.ended:
             raise RunEnded(run_id, record.state.value)
+        if (starting := self._starting.get(run_id)) is not None:
+            await asyncio.wait([starting])
         await self._canceller.stop(run_id)
         if self._short is not None:
             await self._short.cancel(run_id)

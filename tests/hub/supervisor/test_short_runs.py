@@ -22,7 +22,7 @@ from interhub.adapters import (
 )
 from interhub.adapters.pool import ConnectionPool
 from interhub.adapters.testing import ScriptedAdapter, ScriptedAgent, answer, question
-from interhub.agent_cards import Binding, Endpoint
+from interhub.agent_cards import Binding, Endpoint, JsonObject
 from interhub.hub.audit import MemoryAuditLog
 from interhub.hub.dispatch import Dispatcher
 from interhub.hub.policy import TenantPolicy
@@ -66,11 +66,65 @@ async def hub(
             database.dispose()
 
 
-async def submit(world: World, key: str = "once", *, waited: bool = True) -> Run:
+async def submit(world: World, key: str = "once", *, waited: bool = True, agent: str = "far") -> Run:
     goal = Message(role=Role.USER, parts=(TextPart(text="go"),))
     return await world.supervisor.submit(
-        Assignment(principal=ALICE, goal=goal, agent_id="far", idempotency_key=key, waited=waited)
+        Assignment(principal=ALICE, goal=goal, agent_id=agent, idempotency_key=key, waited=waited)
     )
+
+
+class SlowEngine(MemoryEngine):
+    """Starts runs when it is let, or cannot start them."""
+
+    def __init__(self, fault: str = "") -> None:
+        super().__init__()
+        self.let = anyio.Event()
+        self._fault = fault
+
+    async def start(self, run_id: str, given: JsonObject, *, tenant: str = "") -> None:
+        await self.let.wait()
+        if self._fault:
+            raise RuntimeError(self._fault)
+        await super().start(run_id, given, tenant=tenant)
+
+
+async def test_a_run_that_is_waited_for_is_there_before_the_engine_has_it_and_may_be_canceled(tmp_path: Path) -> None:
+    calls: list[str] = []
+
+    async def play(call: Call, report: Report) -> Outcome:
+        calls.append(call.idempotency_key)
+        await anyio.sleep_forever()
+        raise AssertionError
+
+    engine = SlowEngine()
+    async with hub(tmp_path, far(play), engine) as world, anyio.create_task_group() as tasks:
+        with anyio.fail_after(5):
+            run = await submit(world, agent="")
+            again = await submit(world, agent="")
+            assert again.id == run.id
+            assert run.state is again.state is RunState.SUBMITTED
+            tasks.start_soon(world.supervisor.cancel, ALICE, run.id)
+            await anyio.wait_all_tasks_blocked()
+            assert (await world.supervisor.get(ALICE, run.id)).state is RunState.SUBMITTED
+            engine.let.set()
+            assert (await world.done(run)).state is RunState.CANCELED
+        assert list(engine.records) == [run.id]
+
+
+async def test_a_run_that_the_engine_cannot_take_is_told_to_have_failed(tmp_path: Path) -> None:
+    engine = SlowEngine("no engine")
+    async with hub(tmp_path, far(answered), engine) as world:
+        run = await submit(world, agent="")
+        engine.let.set()
+        done = await world.done(run)
+    assert done.state is RunState.FAILED
+    assert done.error is not None
+    assert done.error.reason == "INTERNAL"
+    assert "no engine" not in done.error.message
+
+
+async def answered(call: Call, report: Report) -> Outcome:
+    return answer("done")
 
 
 def far(play: Callable[[Call, Report], object]) -> ScriptedAgent:
