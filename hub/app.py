@@ -45,6 +45,7 @@ from interhub.hub.guards import GuardLimits, Guards, SqlAccounts
 from interhub.hub.health import HealthKeeper
 from interhub.hub.late import LateAdapter
 from interhub.hub.policy import Effect, Rule, RulePolicy, TenantPolicy
+from interhub.hub.push.claims import PostgresClaims
 from interhub.hub.push.config import PushConfig
 from interhub.hub.push.store import PushStore
 from interhub.hub.relook import Relook
@@ -205,7 +206,10 @@ async def application(settings: Settings, home: DataDir, url: str) -> AsyncGener
         )
         tasks.start_soon(_guarded, "triggers", triggers.run)
         pushes = PushStore(database, vault_key) if settings.push.enabled else None
-        faces = LateFaces(lambda: _protocol_faces(hub, settings, state_key, home, pushes, _push_noted(audit), grpc))
+        claims = PostgresClaims(database) if replicas is not None else None
+        faces = LateFaces(
+            lambda: _protocol_faces(hub, settings, state_key, home, pushes, claims, _push_noted(audit), grpc)
+        )
         await stack.enter_async_context(faces.running())
         tasks.start_soon(_guarded, "warming", lambda: _warm(faces, index, late.values()))
 
@@ -281,6 +285,7 @@ def _protocol_faces(
     state_key: bytes,
     home: DataDir,
     pushes: PushStore | None,
+    claims: PostgresClaims | None,
     push_noted: Callable[[PushConfig, str], None],
     grpc: GrpcPort | None,
 ) -> Faces:
@@ -343,6 +348,7 @@ def _protocol_faces(
             bodies=A2aBodies(hub),
             attempts=settings.push.attempts,
             note=push_noted,
+            claims=claims,
         )
     a2a = A2aFace(
         hub,

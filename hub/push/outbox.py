@@ -1,7 +1,8 @@
 """Tells webhooks what happens in runs: derived from the journal, at least once, in order for each of them.
 
 Nothing is queued: the journal is the queue, and a webhook's row says which event it was told last. A hub that was
-killed goes on from there, so that what was under way is told once more. A run never waits for any of this.
+killed goes on from there, so that what was under way is told once more. Of several hubs one tells a webhook, and
+another when that is gone (`claims`). A run never waits for any of this.
 """
 
 import random
@@ -20,6 +21,7 @@ from interhub.hub.errors import RunNotFound
 from interhub.hub.supervisor.run import Event, Run
 from interhub.registry import DatabaseError
 
+from .claims import Claims, OneHub
 from .config import PushConfig, PushState
 from .sender import Push, ReceiverFailed, Sender, Unwanted
 from .store import PushStore
@@ -29,6 +31,8 @@ log = structlog.get_logger()
 FIRST_PAUSE_S = 1.0
 LONGEST_PAUSE_S = 900.0
 _FACTOR = 3.0
+TAKE_UP_S = 10.0
+"""How often it is looked for webhooks that nobody tells, where there are other hubs."""
 _DATABASE_PAUSE_S = 1.0
 
 
@@ -80,8 +84,15 @@ class Outbox:
         bodies: Bodies,
         attempts: int = 10,
         note: Callable[[PushConfig, str], None] = lambda config, why: None,
+        claims: Claims | None = None,
+        take_up_s: float = TAKE_UP_S,
     ) -> None:
-        """A webhook that fails `attempts` times in a row is given up, and `note` called with the reason."""
+        """A webhook that fails `attempts` times in a row is given up, and `note` called with the reason.
+
+        `claims` say which webhooks are this hub's, where others share its database.
+        """
+        self._claims = claims or OneHub()
+        self._take_up_s = take_up_s
         self.store = store
         self.sender = sender
         self._runs = runs
@@ -96,15 +107,38 @@ class Outbox:
         """Tell webhooks while the block lasts."""
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(self.sender.running())
+            stack.push_async_callback(self._claims.close)
             self._tasks = await stack.enter_async_context(anyio.create_task_group())
-            active = await self.store.active()
-            for config in active:
-                self._begin(config)
-            if active:
-                log.info("pushes_taken_up", webhooks=len(active))
+            await self._take_up()
+            if self._claims.shared:
+                self._tasks.start_soon(self._look_again)
             yield
             self._tasks.cancel_scope.cancel()
         self._tasks = None
+
+    async def _take_up(self) -> None:
+        """Begin to tell the webhooks that nobody tells."""
+        taken = 0
+        for seen in await self.store.active():
+            if seen.key in self._telling or not await self._claims.claim(seen.key):
+                continue
+            # It may have been told more, or all, between our look and our turn.
+            config = await self.store.get(*seen.key)
+            if config is None or config.state is not PushState.ACTIVE:
+                await self._claims.release(seen.key)
+                continue
+            self._begin(config)
+            taken += 1
+        if taken:
+            log.info("pushes_taken_up", webhooks=taken)
+
+    async def _look_again(self) -> None:
+        while True:
+            await anyio.sleep(self._take_up_s)
+            try:
+                await self._take_up()
+            except DatabaseError as error:
+                log.warning("pushes_not_taken_up", why=str(error))
 
     async def add(self, config: PushConfig, *, most: int) -> bool:
         """Keep a webhook and begin to tell it; False when its run has `most` others.
@@ -117,13 +151,15 @@ class Outbox:
         self._end(config)
         if not await self.store.put(config, most=most):
             return False
-        self._begin(config)
+        if await self._claims.claim(config.key):  # else the hub that tells it finds that it is another one now
+            self._begin(config)
         return True
 
     async def remove(self, run_id: str, config_id: str) -> None:
         """Tell a webhook nothing any more, and forget it; that there is none is no error."""
         self._end_key((run_id, config_id))
         await self.store.remove(run_id, config_id)
+        await self._claims.release((run_id, config_id))
 
     def _begin(self, config: PushConfig) -> None:
         assert self._tasks is not None, "it is running"
@@ -157,6 +193,7 @@ class Outbox:
                 break
         if self._telling.get(config.key) is scope:
             del self._telling[config.key]
+            await self._claims.release(config.key)
 
     async def _forget(self, config: PushConfig) -> None:
         with suppress(DatabaseError):
@@ -182,7 +219,8 @@ class Outbox:
             if run.state.ended:
                 await self.store.told(config, sent=sent, state=PushState.DONE)
                 return
-            await self.store.told(config, sent=sent)
+            if not await self.store.told(config, sent=sent):
+                return
             config = replace(config, tries=0, next_try_at=None)
         async with aclosing(_closable(self._runs.watch(principal, config.run_id, after=sent))) as events:
             async for event in events:
@@ -192,7 +230,8 @@ class Outbox:
                 if not await self._deliver(config, bodies, event.seq):
                     return
                 sent = event.seq
-                await self.store.told(config, sent=sent)
+                if not await self.store.told(config, sent=sent):
+                    return  # it was removed or replaced, at another hub
                 config = replace(config, tries=0, next_try_at=None)
         await self.store.told(config, sent=sent, state=PushState.DONE)
 

@@ -57,9 +57,9 @@ class PushStore:
         """Forget a webhook; that there is none is no error."""
         await self._write(lambda connection: connection.execute(_which(run_id, config_id)))
 
-    async def told(self, config: PushConfig, *, sent: int, state: PushState = PushState.ACTIVE) -> None:
-        """Note how far a webhook has been told."""
-        await self._change(config, sent=sent, state=state.value, tries=0, next_try_at=None, last_error="")
+    async def told(self, config: PushConfig, *, sent: int, state: PushState = PushState.ACTIVE) -> bool:
+        """Note how far a webhook has been told; False when it is no longer there as it was."""
+        return await self._change(config, sent=sent, state=state.value, tries=0, next_try_at=None, last_error="")
 
     async def failed(self, config: PushConfig, *, tries: int, next_try_at: datetime, error: str) -> None:
         """Note a failed attempt, and when the next one is due."""
@@ -70,7 +70,7 @@ class PushStore:
         state = PushState.GIVEN_UP.value
         await self._change(config, state=state, tries=tries, next_try_at=None, last_error=error)
 
-    async def _change(self, config: PushConfig, **values: object) -> None:
+    async def _change(self, config: PushConfig, **values: object) -> bool:
         # One that was put in its place meanwhile has another moment of creation, and is not touched.
         query = (
             update(push_configs)
@@ -81,7 +81,7 @@ class PushStore:
             )
             .values(updated_at=datetime.now(UTC), **values)
         )
-        await self._write(lambda connection: connection.execute(query))
+        return await self._write(lambda connection: connection.execute(query).rowcount == 1)
 
     async def _read(self, *conditions: ColumnElement[bool]) -> list[PushConfig]:
         def read() -> list[PushConfig]:
