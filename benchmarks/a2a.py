@@ -27,6 +27,8 @@ AGENTS = HERE / "scripted_agents.py"
 BARE = HERE / "bare_a2a.py"
 VERSION = {"A2A-Version": "1.0"}
 CALLERS = 16
+WARMING = 64
+"""Messages before those that are counted."""
 
 
 def message(text: str, agent: str = "", method: str = "SendMessage") -> bytes:
@@ -47,11 +49,18 @@ async def per_second(server: Server, path: str, total: int, text: str, state: by
         if state not in answer:
             sys.exit(f"{server.url}{path} answers: {answer[:500].decode(errors='replace')}")
 
-    await rate(CALLERS, 64, send)
+    await rate(CALLERS, WARMING, send)
     found: float = await rate(CALLERS, total, send)
     for caller in callers:
         await caller.close()
     return found
+
+
+async def busily(server: Server, path: str, total: int, text: str, state: bytes) -> tuple[float, float]:
+    """Return how many messages a second are answered, and the milliseconds of processor time that one takes."""
+    before = server.cpu_s()
+    found = await per_second(server, path, total, text, state)
+    return found, (server.cpu_s() - before) / (total + WARMING) * 1000
 
 
 async def first_events(server: Server, path: str, total: int, agent: str = "") -> list[float]:
@@ -68,12 +77,14 @@ async def measured(given: argparse.Namespace, server: Server, agent: Server, rel
     add_local(server, "signer", f"{AGENTS}:sign")
     server.ask("/api/agents", {"kind": "url", "url": agent.url, "id": "bare"})
     completed = b"TASK_STATE_COMPLETED"
-    floor = await per_second(relay, "/", given.messages, "hello", completed)
-    relayed = await per_second(server, "/agents/bare/a2a", given.messages, "hello", completed)
-    print(f"relayed: {relayed:.0f} messages a second, a bare relay {floor:.0f}", flush=True)
-    busy = server.cpu_s()
-    tasks = await per_second(server, "/a2a", given.tasks, "greet Ada, say hello", completed)
-    busy = (server.cpu_s() - busy) / (given.tasks + 64) * 1000
+    floor, least = await busily(relay, "/", given.messages, "hello", completed)
+    relayed, busy = await busily(server, "/agents/bare/a2a", given.messages, "hello", completed)
+    print(
+        f"relayed: {relayed:.0f} messages a second, {busy:.2f} ms of processor time each; "
+        f"a bare relay {floor:.0f}, {least:.2f} ms",
+        flush=True,
+    )
+    tasks, busy = await busily(server, "/a2a", given.tasks, "greet Ada, say hello", completed)
     print(f"durable tasks of one routed step: {tasks:.0f} a second, {busy:.1f} ms of processor time each", flush=True)
     direct = await first_events(agent, "/", 100)
     ours = await first_events(server, "/a2a", 100, "greeter")
@@ -84,7 +95,7 @@ async def measured(given: argparse.Namespace, server: Server, agent: Server, rel
     )  # what is kept for the last tasks is kept now
     before = server.resident_kb()
     await per_second(server, "/a2a", given.parked, "sign this", waiting, "signer")
-    kilobytes = (server.resident_kb() - before) / (given.parked + 64)
+    kilobytes = (server.resident_kb() - before) / (given.parked + WARMING)
     print(f"{given.parked} tasks that wait: {kilobytes:.0f} KB each")
     return {
         "relay_ratio": round(relayed / floor, 3),
