@@ -203,45 +203,47 @@ def test_chunks_are_merged_by_the_rules_and_a_gap_is_known() -> None:
     assert view.whole
 
 
-ADK = {"adk_usage_metadata": {"promptTokenCount": 7.0, "candidatesTokenCount": 3.0, "thoughtsTokenCount": 1.0}}
+ADK: dict[str, Any] = {
+    "adk_usage_metadata": {"promptTokenCount": 7.0, "candidatesTokenCount": 3.0, "thoughtsTokenCount": 1.0}
+}
 
 
-@pytest.mark.parametrize(
-    ("events", "used"),
-    [
-        ([{"message": {"role": "ROLE_AGENT", "parts": [], "metadata": {"usage": {"input_tokens": 2}}}}], (2, 0)),
-        ([{"statusUpdate": {"metadata": {**ADK, "adk_event_id": event}}} for event in ("a", "b", "b")], (14, 8)),
-        ([{"artifactUpdate": {"artifact": {"artifactId": "x", "parts": [], "metadata": ADK}}}] * 2, (7, 4)),
-        ([{"task": {"id": "t", "metadata": {"usage": {"promptTokens": 5, "completionTokens": 6}}}}], (5, 6)),
-        (
-            [
-                {"statusUpdate": {"metadata": ADK}},
-                {"task": {"id": "t", "metadata": {"usage": {"inputTokens": 1, "outputTokens": 1}}}},
-            ],
-            (1, 1),
-        ),
-        (
-            [
-                {
-                    "task": {
-                        "id": "t",
-                        "metadata": {
-                            "interhub/steps": [
-                                {"path": "team", "usage": {"input_tokens": 9, "output_tokens": 9}},
-                                {"path": "team.first", "usage": {"input_tokens": 4, "output_tokens": 4}},
-                                {"path": "teams", "usage": {"input_tokens": 1, "output_tokens": 2}},
-                                {"path": "other", "usage": None},
-                            ]
-                        },
-                    }
+USED: list[tuple[Any, tuple[int, int] | None]] = [
+    ([{"message": {"role": "ROLE_AGENT", "parts": [], "metadata": {"usage": {"input_tokens": 2}}}}], (2, 0)),
+    ([{"statusUpdate": {"metadata": {**ADK, "adk_event_id": event}}} for event in ("a", "b", "b")], (14, 8)),
+    ([{"artifactUpdate": {"artifact": {"artifactId": "x", "parts": [], "metadata": ADK}}}] * 2, (7, 4)),
+    ([{"task": {"id": "t", "metadata": {"usage": {"promptTokens": 5, "completionTokens": 6}}}}], (5, 6)),
+    (
+        [
+            {"statusUpdate": {"metadata": ADK}},
+            {"task": {"id": "t", "metadata": {"usage": {"inputTokens": 1, "outputTokens": 1}}}},
+        ],
+        (1, 1),
+    ),
+    (
+        [
+            {
+                "task": {
+                    "id": "t",
+                    "metadata": {
+                        "interhub/steps": [
+                            {"path": "team", "usage": {"input_tokens": 9, "output_tokens": 9}},
+                            {"path": "team.first", "usage": {"input_tokens": 4, "output_tokens": 4}},
+                            {"path": "teams", "usage": {"input_tokens": 1, "output_tokens": 2}},
+                            {"path": "other", "usage": None},
+                        ]
+                    },
                 }
-            ],
-            (10, 11),
-        ),
-        ([{"task": {"id": "t", "metadata": {"usage": {"input_tokens": -1, "output_tokens": "many"}}}}], None),
-        ([{"task": {"id": "t", "metadata": {"usage": [1], "interhub/steps": "none"}}}], None),
-    ],
-)
+            }
+        ],
+        (10, 11),
+    ),
+    ([{"task": {"id": "t", "metadata": {"usage": {"input_tokens": -1, "output_tokens": "many"}}}}], None),
+    ([{"task": {"id": "t", "metadata": {"usage": [1], "interhub/steps": "none"}}}], None),
+]
+
+
+@pytest.mark.parametrize(("events", "used"), USED)
 def test_what_was_used_is_read_from_the_metadata_each_said_once(events: Any, used: tuple[int, int] | None) -> None:
     view, reader = TaskView("x", max_bytes=1000), TolerantReader("x", WireVersion.V1)
     for shaped in events:
