@@ -329,7 +329,8 @@ class McpConnection:
             del meta["progressToken"]
         elif session.modern and "logging" in session.capabilities:
             meta[LOG_LEVEL_META_KEY] = "info"
-        return session.begin("tools/call", params, headers=headers, trace=trace, repeatable=_is_repeatable(capability))
+        repeatable, owner = _is_repeatable(capability), call.principal.key
+        return session.begin("tools/call", params, headers=headers, trace=trace, repeatable=repeatable, owner=owner)
 
     def keeps_promise(self, result: JsonObject, capability: Capability) -> bool:
         """Whether a tool's result is of the schema that it promised, where it promised one."""
@@ -453,7 +454,8 @@ class McpConnection:
         headers: Mapping[str, str] | None,
         recorded: Sequence[tuple[JsonObject, JsonObject]] = (),
     ) -> Reply:
-        request = OpenRequest(owner=owner, answers=answers, recorded=recorded)
+        askable = method in _METHODS.values()
+        request = OpenRequest(owner=owner, answers=answers, askable=askable, recorded=recorded)
         self._tasks.start_soon(self._carry, request, method, params, headers, name=f"{method} to {self._label}")
         return await self._follow(request, notify)
 
@@ -471,9 +473,6 @@ class McpConnection:
             log.exception("mcp_call_crashed", agent=self._label, method=method)
             ended = Ended(error=RemoteUnavailable(self._label, f"{type(error).__name__}: {error}"))
         finally:
-            for asked in list(self._waiting):
-                if self._waiting[asked] is request:
-                    del self._waiting[asked]
             request.end(ended)
             request.done.set()
 
@@ -500,6 +499,7 @@ class McpConnection:
                     case Said() as said:
                         await notify(said.method, said.params)
                     case Question() as asked:
+                        self._waiting = {key: each for key, each in self._waiting.items() if key in each.questions}
                         self._waiting[asked.id] = request
                         settled = True
                         return Asked(question_id=asked.id, method=asked.method, params=asked.params)
@@ -541,6 +541,7 @@ class _Standalone(SessionEvents):
 
     owner = ""
     waiting = False
+    askable = True
 
     def __init__(self, notify: Notify, ask: Ask) -> None:
         self._notify = notify
@@ -564,6 +565,7 @@ class _Shared(SessionEvents):
 
     owner = ""
     waiting = False
+    askable = True
 
     def __init__(self, heard: Callable[[str, JsonObject], None]) -> None:
         self._heard = heard

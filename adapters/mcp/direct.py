@@ -156,6 +156,11 @@ class DirectExchange:
         """Whether result or error are there."""
         return self.result is not None or self.error is not None
 
+    @property
+    def alone(self) -> bool:
+        """Whether it is under way, and nobody follows it who could answer what the server asks."""
+        return not (self.done or self._taken)
+
     async def settled(self, patience_s: float) -> bool:
         """Wait for the result; False when something else came first, or it takes longer than `patience_s`.
 

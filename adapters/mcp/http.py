@@ -54,6 +54,11 @@ class Sink(Protocol):
         """Whether the server waits for an answer to what it asked in the request, and so says nothing about it."""
         ...
 
+    @property
+    def askable(self) -> bool:
+        """Whether anything that the server asks can be put to whoever made the request."""
+        ...
+
     async def notify(self, method: str, params: JsonObject) -> None:
         """Take a notification that came for the request."""
         ...

@@ -16,6 +16,7 @@ from .content import ELICIT
 
 PATIENCE_S = 15 * 60.0
 """How long a server waits, inside its request, for a person's answer."""
+_TOO_LATE = "the request in which this was asked has ended"
 _MOST_QUEUED = 1000
 """Notifications beyond this many unread ones are dropped; questions and the end never are."""
 
@@ -63,6 +64,7 @@ class OpenRequest:
         *,
         owner: str,
         answers: Collection[str],
+        askable: bool = True,
         recorded: Sequence[tuple[JsonObject, JsonObject]] = (),
         patience_s: float = PATIENCE_S,
     ) -> None:
@@ -75,8 +77,11 @@ class OpenRequest:
         self.questions: dict[str, Question] = {}
         self.answers = answers
         """The methods that the caller answers."""
+        self.askable = askable
+        """Whether its result may be a question (MCP 2026-07-28, basic/patterns/mrtr: not that of a list)."""
         self._recorded = list(recorded)
         self._patience_s = patience_s
+        self._ended = False
         self._events: deque[Event] = deque()
         self._more = anyio.Event()
 
@@ -93,7 +98,12 @@ class OpenRequest:
         return self._events.popleft()
 
     def end(self, ended: Ended) -> None:
-        """Add the end."""
+        """Add the end. A question that the caller has not read yet is taken back: nothing waits for its answer."""
+        self._ended = True
+        for event in list(self._events):
+            if isinstance(event, Question):
+                self._events.remove(event)
+                event.answered.set()
         self._push(ended)
 
     async def notify(self, method: str, params: JsonObject) -> None:
@@ -109,8 +119,10 @@ class OpenRequest:
         Raises:
             MCPError: it is nothing that the caller can answer, or nobody did in time.
         """
-        if method not in self.answers:
+        if method not in self.answers or not self.askable:
             raise MCPError(METHOD_NOT_FOUND, f"{method} is not offered to this server")
+        if self._ended:
+            raise MCPError(INVALID_REQUEST, _TOO_LATE)
         for index, (request, result) in enumerate(self._recorded):
             if _same(request, {"method": method, "params": params}):
                 del self._recorded[index]
@@ -127,7 +139,7 @@ class OpenRequest:
             return question.answer
         if method == ELICIT:
             return {"action": "cancel"}
-        raise MCPError(INVALID_REQUEST, "nobody answered in time")
+        raise MCPError(INVALID_REQUEST, _TOO_LATE if self._ended else "nobody answered in time")
 
     def _push(self, event: Event) -> None:
         self._events.append(event)

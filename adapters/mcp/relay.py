@@ -143,11 +143,12 @@ class Beginner(Protocol):
         headers: Mapping[str, str] | None = None,
         trace: Mapping[str, str] | None = None,
         repeatable: bool = False,
+        owner: str = "",
     ) -> Begun | None:
         """Send a request; None where there is no such way to this server, or not now.
 
         `params` become the session's own. `trace` goes into headers and `_meta`. `repeatable`: the server may be given
-        it twice.
+        it twice. `owner`: whose it is, where a session is shared.
         """
         ...
 

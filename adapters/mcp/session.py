@@ -11,6 +11,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any, cast
+from weakref import WeakKeyDictionary
 
 import anyio
 import anyio.abc
@@ -63,6 +64,8 @@ from .http import Exchange, ServerBusy, Sink, current_exchange, http_error
 
 _DIAGNOSIS_S = 2.0
 _MOST_FIELDS = 1000
+_HURRY_S = 1.0
+"""How long requests that went directly may take to be taken over; one that ends first never is."""
 PROBE_S = 10.0
 """How long `server/discover` may take before the server is taken for one that ignores what it does not know."""
 ENVELOPE = (PROTOCOL_VERSION_META_KEY, CLIENT_INFO_META_KEY, CLIENT_CAPABILITIES_META_KEY)
@@ -124,6 +127,8 @@ class McpSession:
         self._client = client
         self._events = events
         self._live: dict[int, Exchange] = {}
+        self._direct: WeakKeyDictionary[DirectExchange, str] = WeakKeyDictionary()
+        """Requests of the older era that went directly, by whose they are."""
         self._progress: dict[str, Exchange] = {}
         self._listening: dict[str, Exchange] = {}
         self._numbers = count(1)
@@ -166,13 +171,16 @@ class McpSession:
             MCPError: the server answered with a JSON-RPC error.
             AdapterError: it did not answer in the protocol, or not at all.
         """
+        exchange = Exchange(sink=sink)
+        number = next(self._numbers)
         if (begun := handed_over(method)) is not None:
+            self._live[number] = exchange
             try:
                 return await begun.finish(sink, timeout_s)
             except TimeoutError:
                 raise RemoteTimeout(self._label, timeout_s or 0.0) from None
-        exchange = Exchange(sink=sink)
-        number = next(self._numbers)
+            finally:
+                del self._live[number]
         meta = dict(_object(params.get("_meta")))
         sent = dict(params)
         fields = dict(headers or {})
@@ -231,11 +239,12 @@ class McpSession:
         headers: Mapping[str, str] | None = None,
         trace: Mapping[str, str] | None = None,
         repeatable: bool = False,
+        owner: str = "",
     ) -> DirectExchange | None:
         """Send a request directly, past the SDK; None where there is no such way to this server, or not now.
 
         As in `request`, but what follows is the caller's: see `DirectExchange`. `trace` goes into headers and `_meta`.
-        `params` become the session's own. `repeatable`: the server may be given it twice.
+        `params` become the session's own. `repeatable`: the server may be given it twice. `owner`: see `Sink.owner`.
         """
         way = self._way
         if way is None or way.blocked or self.lost.is_set() or not self.version:
@@ -269,7 +278,7 @@ class McpSession:
                 return None  # no header can hold it: the slow way says so
             fields += lines.encode("ascii")
         body = write_json({"jsonrpc": "2.0", "id": number, "method": method, "params": params})
-        return DirectExchange(
+        exchange = DirectExchange(
             way,
             label=self._label,
             method=method,
@@ -282,6 +291,9 @@ class McpSession:
             tell=self.notify,
             tell_soon=self.notify_soon,
         )
+        if not self.modern:
+            self._direct[exchange] = owner
+        return exchange
 
     def _fields_for(self, method: str, name: str, way: DirectWay) -> bytes:
         """Return the header lines of the session and of one method and name; most calls are of a few tools."""
@@ -401,11 +413,12 @@ class McpSession:
             return ProtocolViolation(self._label, text)
         return error
 
-    def _exchange(self) -> Exchange | None:
+    def _exchange(self, *, asking: bool = False) -> Exchange | None:
         """The request that what just arrived belongs to; None when that cannot be told.
 
-        Over HTTP it is the one on whose stream it came. Over stdio the protocol does not say: the newest is as good a
-        guess as there is while all of them are one principal's, and nobody's business while they are not.
+        Over HTTP it is the one on whose stream it came. Over stdio, and on the stream that servers of the older era
+        have for what belongs to no request, the protocol does not say; many ask there in the middle of one. The newest
+        is as good a guess as there is while all of them are one principal's, and nobody's business while they are not.
         """
         exchange = current_exchange.get()
         if exchange is not None and exchange.sink is not None:
@@ -418,7 +431,18 @@ class McpSession:
         ]
         # One that waits for an answer says nothing meanwhile, unless it asks several things at once.
         live = [(exchange, sink) for exchange, sink in live if not sink.waiting] or live
-        return live[-1][0] if len({sink.owner for _, sink in live}) == 1 else None
+        owners = {sink.owner for _, sink in live} | {owner for begun, owner in self._direct.items() if begun.alone}
+        if len(owners) != 1:
+            return None
+        found = [exchange for exchange, sink in live if sink.askable or not asking]
+        return found[-1] if found else None
+
+    async def _end_short_ways(self) -> None:
+        """Have requests that went directly be followed on the way on which their callers can be asked."""
+        let_go = [begun.hurry() for begun in list(self._direct) if begun.alone]
+        with anyio.move_on_after(_HURRY_S):
+            for event in let_go:
+                await event.wait()
 
     async def on_request(
         self, context: DispatchContext[TransportContext], method: str, params: Mapping[str, Any] | None
@@ -426,7 +450,9 @@ class McpSession:
         """Answer the server."""
         if method == "ping":
             return {}
-        exchange = self._exchange()
+        if current_exchange.get() is None:
+            await self._end_short_ways()
+        exchange = self._exchange(asking=True)
         if exchange is not None and exchange.sink is not None:
             return dict(await exchange.sink.ask(method, params or {}))
         return dict(await self._events.asked(method, params or {}))

@@ -49,6 +49,7 @@ class RemoteTask:
 
     owner = ""
     waiting = False
+    askable = True
 
     def __init__(self, task_id: str, sessions: Sessions, report: Report, *, label: str) -> None:
         self.id = task_id

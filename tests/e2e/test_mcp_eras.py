@@ -427,6 +427,74 @@ async def several(side: Side) -> None:
     assert len(side.ada.asked) == before + 4
 
 
+async def beside(side: Side) -> None:
+    """A question that does not say which request it is for, as many servers ask them, reaches who made the only one."""
+    assert (await side.ada.call("typed", {"n": 1}))["structuredContent"] == {"twice": 2}  # the session is open
+    before = len(side.ada.asked)
+    result = await side.ada.call("ask", {"names": ["form", "folders"], "beside": True})
+    folders = side.ada.answers["roots/list"]
+    assert result["structuredContent"]["answers"] == {"form": side.ada.answers["form"], "folders": folders}
+    assert len(side.ada.asked) == before + 2
+
+
+async def strangers(side: Side) -> None:
+    """Such a question is put to nobody while others are served on the same session: it may be theirs."""
+    mark, eve, before = f"call-{uuid4()}", side.eve, len(side.eve.asked)
+    alone = not side.modern and not side.peer_modern  # each has a session, and on stdio a process, of her own
+    result: dict[str, Any] = {}
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(eve.call, "slow", {"mark": mark})
+        await (eve if alone else side.ada).call("seen", {"until": f"began {mark}"})
+        result = await side.ada.call("ask", {"names": ["form"], "beside": True})
+        tasks.cancel_scope.cancel()
+    answer = result["structuredContent"]["answers"]["form"]
+    if side.modern and not side.peer_modern:
+        assert "not offered" in answer["error"]
+    else:
+        assert answer == side.ada.answers["form"]
+    assert eve.asked[before:] == []
+
+
+async def unawaited(side: Side) -> None:
+    """A call that ends without the answer to what was asked in it has its result; the answer is taken all the same."""
+    mark = f"question-{uuid4()}"
+    params = {"name": "ask", "arguments": {"names": ["folders"], "unawaited": mark}}
+    if side.peer_modern:
+        result = await side.ada.use(CALL, params)
+        assert result["structuredContent"]["answers"] == {"folders": side.ada.answers["roots/list"]}
+        return
+    if side.modern:
+        first = await side.ada.request(CALL, params)
+        await side.ada.call("note", {"what": f"go on without {mark}"})
+        result = await side.ada.use(CALL, side.ada.answered(params, first))
+    else:
+        result = {}
+        async with anyio.create_task_group() as tasks:
+
+            async def go_on() -> None:
+                await side.await_happened(f"answered {mark}")
+                await side.ada.call("note", {"what": f"go on without {mark}"})
+
+            tasks.start_soon(go_on)
+            result = await side.ada.use(CALL, params)
+    assert result["content"] == [{"type": "text", "text": "gone on"}]
+    await side.await_happened(f"answered {mark}")
+
+
+async def asked_in_a_list(side: Side) -> None:
+    """A server that asks while it lists is answered by callers of its own era; the newer one has no way to ask then."""
+    before = len(side.ada.asked)
+    listed = await side.ada.request("tools/list", {"x-ask": True})
+    assert listed["tools"] == TOOLS[:4]
+    if side.peer_modern:
+        assert listed["x-asked"] == {}
+    elif side.modern:
+        assert "not offered" in listed["x-asked"]["folders"]["error"]
+        assert len(side.ada.asked) == before
+    else:
+        assert listed["x-asked"] == {"folders": side.ada.answers["roots/list"]}
+
+
 async def lent_nothing(side: Side) -> None:
     """A server is not told that a caller lends what it does not: it says so, instead of asking in vain."""
     async with caller(side.url, modern=side.modern, key=side.key, lends={}) as plain:
@@ -504,7 +572,7 @@ async def ping(side: Side) -> None:
 FEATURES = (
     greeting, lists, call, sdk_client, structured, content_types, tool_failure, protocol_errors, param_headers, prompts,
     resources, completion, progress, logging, cancellation, list_changes, resource_updates, form, page, sampling, roots,
-    several, lent_nothing, request_state, sessions, ping,
+    several, beside, strangers, unawaited, asked_in_a_list, lent_nothing, request_state, sessions, ping,
 )  # fmt: skip
 
 

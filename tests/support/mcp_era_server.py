@@ -6,6 +6,7 @@ Every message is answered in raw JSON through the SDK's transports, so that noth
 """
 
 import argparse
+import asyncio
 import socket
 from collections.abc import Mapping
 from typing import Any, cast
@@ -81,7 +82,7 @@ TOOLS: list[Object] = [
         {"name": name, "inputSchema": {"type": "object"}}
         for name in (
             "echo", "contents", "hologram", "fails", "refuses", "steps", "logs", "slow", "seen", "ask", "change",
-            "forget", "ping",
+            "note", "forget", "ping",
         )
     ),
 ]  # fmt: skip
@@ -124,6 +125,7 @@ class Peer:
         self._subscribed: dict[int, set[str]] = {}
         self._listeners: dict[int, tuple[Context, Object]] = {}
         self._noted = anyio.Event()
+        self._background: set[asyncio.Task[None]] = set()
         schemas = {tool["name"]: tool["inputSchema"] for tool in TOOLS}
         self.server: Server[Any] = Server("peer", version="1", get_tool_input_schema=schemas.get)
         self.server.middleware.append(self._serve)
@@ -173,7 +175,8 @@ class Peer:
             case "tools/list" if "cursor" in params:
                 return {"tools": TOOLS[4:], "x-list": {"kept": None}}
             case "tools/list":
-                return {"tools": TOOLS[:4], "nextCursor": "more", "x-list": {"kept": None}}
+                asked = await self._answers(ctx, ["folders"]) if "x-ask" in params and not self.modern else {}
+                return {"tools": TOOLS[:4], "nextCursor": "more", "x-list": {"kept": None}, "x-asked": asked}
             case "tools/call":
                 return await self._called(ctx, params)
             case "prompts/list":
@@ -202,10 +205,10 @@ class Peer:
     def _note(self, what: str) -> None:
         self.happened.append(what)
         self._noted.set()
+        self._noted = anyio.Event()
 
     async def _noticed(self, what: str) -> None:
         while not any(line.startswith(what) for line in self.happened):
-            self._noted = anyio.Event()
             await self._noted.wait()
 
     def _greeted(self, params: Object) -> Object:
@@ -295,6 +298,9 @@ class Peer:
                 return await self._asked(ctx, params, arguments)
             case "change":
                 return await self._changed(arguments)
+            case "note":
+                self._note(str(arguments["what"]))
+                return self._text("noted")
             case "forget":
                 self.forgotten |= self.known
                 return self._text("forgotten")
@@ -321,6 +327,7 @@ class Peer:
         note = {"progressToken": token, "progress": 1, "message": "begun"}
         if token is not None:
             await self._say(ctx, "notifications/progress", note)
+        self._note(f"began {arguments['mark']}")
         try:
             await anyio.sleep_forever()
         finally:
@@ -352,12 +359,28 @@ class Peer:
             return self._text(f"the client lends no {', '.join(missing)}", isError=True)
         if self.modern:
             return self._asked_by_retry(params, names)
+        if "unawaited" in arguments:
+            asking = asyncio.create_task(self._ask_on(ctx, names, str(arguments["unawaited"])))
+            self._background.add(asking)
+            asking.add_done_callback(self._background.discard)
+            await self._noticed(f"go on without {arguments['unawaited']}")
+            return self._text("gone on")
+        answers = await self._answers(ctx, names, beside=bool(arguments.get("beside")))
+        return self._text("answered", structuredContent={"answers": answers})
+
+    async def _ask_on(self, ctx: Context, names: list[str], mark: str) -> None:
+        answers = await self._answers(ctx, names, beside=True)
+        if not any("error" in answer for answer in answers.values()):
+            self._note(f"answered {mark}")
+
+    async def _answers(self, ctx: Context, names: list[str], *, beside: bool = False) -> Object:
+        """Ask on the request's stream, or `beside` it, as many servers do: with no word of which request it is for."""
         answers: Object = {}
 
         async def put(name: str) -> None:
             request = QUESTIONS[name]
             try:
-                answers[name] = await self._request(ctx, request["method"], request["params"])
+                answers[name] = await self._request(ctx, request["method"], request["params"], beside=beside)
             except MCPError as error:
                 answers[name] = {"error": error.message}
             if name == "page":
@@ -366,7 +389,7 @@ class Peer:
         async with anyio.create_task_group() as tasks:
             for name in names:
                 tasks.start_soon(put, name)
-        return self._text("answered", structuredContent={"answers": answers})
+        return answers
 
     def _asked_by_retry(self, params: Object, names: list[str]) -> Object:
         given: Object = params.get("inputResponses") or {}
@@ -383,8 +406,8 @@ class Peer:
         offered = ctx.session.client_capabilities
         return set(offered.model_dump(by_alias=True, exclude_none=True)) if offered is not None else set()
 
-    async def _request(self, ctx: Context, method: str, params: Mapping[str, Any]) -> Object:
-        metadata = ServerMessageMetadata(related_request_id=ctx.request_id)
+    async def _request(self, ctx: Context, method: str, params: Mapping[str, Any], *, beside: bool = False) -> Object:
+        metadata = None if beside else ServerMessageMetadata(related_request_id=ctx.request_id)
         request = cast("Any", RawRequest(method=method, params=dict(params)))
         answer = await ctx.session.send_request(request, RawResult, metadata=metadata)
         return answer.model_dump(by_alias=True, mode="json", exclude_unset=True)

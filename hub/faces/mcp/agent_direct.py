@@ -83,7 +83,8 @@ class DirectRelay:
         trace: Mapping[str, str] = ticket.trace if ticket is not None else dict[str, str]()
         repeatable = _is_repeatable(inbound, relay)
         headers = _param_headers(inbound) if session.modern else {}
-        begun = session.begin(inbound.method, params, headers=headers, trace=trace, repeatable=repeatable)
+        owner = inbound.principal.key
+        begun = session.begin(inbound.method, params, headers=headers, trace=trace, repeatable=repeatable, owner=owner)
         if begun is None:
             return None
 
