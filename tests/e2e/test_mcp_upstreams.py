@@ -261,8 +261,8 @@ def client(target: Any, mode: str, asked: Asked) -> Client:
     )
 
 
-# Not yet: filesystem at 2026-07-28, and servers over HTTP one after the other (docs/rough-edges.md).
-CASES = [(name, mode) for name in PEERS for mode in MODES if (name, mode) != ("filesystem", "2026-07-28")]
+SERVING = ["everything", "fastmcp", "mcp-1"]
+CASES = [(name, mode) for name in (*PEERS, *(f"{each}-http" for each in SERVING)) for mode in MODES]
 
 
 @pytest.mark.parametrize(("name", "mode"), CASES)

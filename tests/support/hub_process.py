@@ -9,7 +9,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -106,14 +106,21 @@ class HubProcess:
 
 @contextmanager
 def hub_process(command: Cli, *arguments: str, log: IO[str] | None = None) -> Generator[HubProcess]:
-    """Start a hub on a free port, and stop it at the end however it goes."""
-    process = command.start("serve", "--port", "0", *arguments, log=log)
-    try:
-        url = wait_until_ready(command, process)
+    """Start a hub on a free port, and stop it at the end however it goes. Its log is `log`, or `hub.log` at home.
+
+    The log is a file, since nobody reads it meanwhile: what its MCP servers say is in it too, and that fills a pipe.
+    """
+    with ExitStack() as stack:
+        if log is None:
+            log = stack.enter_context((command.home / "hub.log").open("a"))
+        process = command.start("serve", "--port", "0", *arguments, log=log)
+        stack.callback(end, process)
+        try:
+            url = wait_until_ready(command, process)
+        except RuntimeError as error:
+            raise RuntimeError(f"{error}; see {log.name}") from error
         key = (command.data_dir / "api.key").read_text().strip()
         yield HubProcess(url=url, key=key, pid=process.pid, process=process, cli=command)
-    finally:
-        end(process)
 
 
 def wait_until_ready(command: Cli, process: "subprocess.Popen[str]") -> str:
@@ -125,7 +132,7 @@ def wait_until_ready(command: Cli, process: "subprocess.Popen[str]") -> str:
     deadline = time.monotonic() + START_S
     while time.monotonic() < deadline:
         if process.poll() is not None:
-            raise RuntimeError(f"the hub ended with {process.returncode}: {process.communicate()[1]}")
+            raise RuntimeError(f"the hub ended with {process.returncode}: {process.communicate()[1] or ''}")
         try:
             said = json.loads((command.data_dir / "hub.json").read_text())
             if said["pid"] == process.pid:
