@@ -13,7 +13,7 @@ from tests.support.hub_process import COMMAND, HubProcess, cli, environment, hub
 from tests.support.mcp_servers import EVERYTHING
 from tests.support.node import node_tools
 
-ERAS = ["legacy", "modern"]
+ERAS = ["legacy", "auto", "modern"]
 
 
 @pytest.fixture(scope="module")
