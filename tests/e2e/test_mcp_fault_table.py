@@ -133,10 +133,14 @@ def place(request: pytest.FixtureRequest, site: Site) -> Place:
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Which way through the hub a call takes: one of the short ones, where it can, or the SDK's."""
     if request.param != "past ASGI":
-        monkeypatch.setattr(McpEntrance, "short", lambda *given: None)
+        monkeypatch.setattr(McpEntrance, "short", _no_short_way)
     if request.param == "long":
         monkeypatch.setattr(McpEntrance, "__call__", _long_way)
     return str(request.param)
+
+
+def _no_short_way(entrance: Any, *given: Any) -> None:
+    return None
 
 
 async def _long_way(entrance: Any, scope: Any, receive: Any, send: Any, caller: Any = None) -> None:
