@@ -18,10 +18,11 @@ import httpx2
 import mcp_types as types
 import pytest
 import yaml
-from mcp import Client
+from mcp import Client, MCPError
 from mcp.client.streamable_http import streamable_http_client
 
 from tests.support.hub_process import Cli, HubProcess, cli, end, hub_process
+from tests.support.mcp_servers import EVERYTHING
 from tests.support.mcp_site import Person, fields
 from tests.support.processes import ROOT, peer
 from tests.support.workers import AGENTS, WORKER_ENVIRONMENTS
@@ -34,6 +35,7 @@ RULES = [
     {"effect": "ask", "agents": ["mcp"], "capabilities": ["echo"], "why": "it is overheard"},
     {"effect": "ask", "agents": ["mcp"], "capabilities": ["fail"], "answer_by": ["key-*"], "expires_s": 3600},
     {"effect": "deny", "agents": ["mcp"], "capabilities": ["slow"], "why": "nobody has the time"},
+    {"effect": "ask", "agents": ["every"], "capabilities": ["test_prompt_with_arguments", "test://*"]},
 ]
 CALLS = {
     "langgraph": "{agent: langgraph, message: tea, data: {mode: ask}}",
@@ -78,6 +80,7 @@ def agents(folder: Path, remote: str) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = [
         {"kind": "url", "url": remote, "id": "a2a"},
         {"kind": "command", "command": server, "id": "mcp"},
+        {"kind": "command", "command": [sys.executable, "-W", "ignore", str(EVERYTHING)], "id": "every"},
     ]
     for framework, target in (("langgraph", "graph"), ("crewai", "Four")):
         found.append(
@@ -208,6 +211,26 @@ async def test_a_proxied_call_asks_its_caller_and_shows_the_exact_call(hub: HubP
     (asked,) = person.asked
     assert "May mcp do echo? it is overheard" in asked.message
     assert f'"arguments":{{"message":"over {mode}"}}' in asked.message
+
+
+@pytest.mark.parametrize("mode", ["2026-07-28", "legacy"])
+@pytest.mark.parametrize("path", ["/mcp", "/agents/every/mcp"])
+async def test_a_prompt_and_a_resource_ask_their_caller_too(hub: HubProcess, mode: str, path: str) -> None:
+    catalogue = path == "/mcp"
+    uri = "test://static-text"
+    asking = Person(answers={})
+    async with at_mcp(hub, mode, asking, path=path) as client:
+        name = ("every__" if catalogue else "") + "test_prompt_with_arguments"
+        prompt = await client.get_prompt(name, {"arg1": "one", "arg2": "two"})
+        read = await client.read_resource(f"interhub://every/{uri}" if catalogue else uri)
+    assert isinstance(prompt.messages[0].content, types.TextContent)
+    assert "one" in prompt.messages[0].content.text
+    assert isinstance(read.contents[0], types.TextResourceContents)
+    assert "static text" in read.contents[0].text
+    assert ["test_prompt_with_arguments" in each.message for each in asking.asked] == [True, False]
+    async with at_mcp(hub, mode, Person(action="decline"), path=path) as client:
+        with pytest.raises(MCPError, match="declined it"):
+            await client.read_resource(f"interhub://every/{uri}" if catalogue else uri)
 
 
 @pytest.mark.parametrize("mode", ["2026-07-28", "legacy"])

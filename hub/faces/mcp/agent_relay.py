@@ -36,7 +36,7 @@ from interhub.hub.errors import problem_of
 from interhub.hub.faces.http import getrandbits
 from interhub.registry import Agent
 
-from .agent_asked import asked_call
+from .agent_asked import asked_call, is_askable
 from .agent_hub import AgentHub, gone, relay_of
 from .agent_leg import Leg, keep, leg_of, result_of
 from .agent_silence import Silence
@@ -157,7 +157,7 @@ class Relay:
             idempotency_key=f"mcp/{getrandbits(128):032x}",
         )
         meta = meta_of(params)
-        if kind is Kind.TOOL and self._hub.asks_first(self.agent, call):
+        if self._hub.asks_first(self.agent, call) and is_askable(self.agent, call):
             return await asked_call(ctx, self._calls, self.agent, call, question_wait_s=self._question_wait_s)
         call = self._hub.marked(self.agent, await self._hub.enter(self.agent, call, mark_in(meta)))
         self._hub.admit(self.agent, call)

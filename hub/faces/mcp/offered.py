@@ -89,14 +89,7 @@ class Offered:
             raise MCPError(types.INVALID_PARAMS, f"no prompt is called {params.name!r}")
         arguments = cast("JsonObject", params.arguments or {})
         outcome = await self._use(turn, entry.agent.id, entry.capability.name, arguments, Kind.PROMPT)
-        if isinstance(outcome, types.InputRequiredResult):
-            return outcome
-        try:
-            raw = dict(outcome.raw or {})
-            return types.GetPromptResult.model_validate({**raw, "_meta": passed_on(raw.get("_meta"))})
-        except ValidationError:
-            messages = [types.PromptMessage(role="user", content=block) for block in content_of(outcome.parts)]
-            return types.GetPromptResult(messages=messages)
+        return outcome if isinstance(outcome, types.InputRequiredResult) else prompt_result(outcome)
 
     async def read_resource(
         self, ctx: Context, params: types.ReadResourceRequestParams
@@ -112,7 +105,9 @@ class Offered:
         outcome = await self._use(turn, entry.agent.id, entry.capability.name, variables, entry.capability.kind)
         if isinstance(outcome, types.InputRequiredResult):
             return outcome
-        return _contents(outcome, params.uri, entry.agent.id)
+        result = resource_result(outcome, params.uri)
+        contents = [each.model_copy(update={"uri": resource_uri(entry.agent.id, each.uri)}) for each in result.contents]
+        return result.model_copy(update={"contents": contents})
 
     async def _use(
         self, turn: Turn, agent_id: str, capability: str, arguments: JsonObject, kind: Kind
@@ -145,18 +140,22 @@ def show_offered_tool(run: Run) -> types.CallToolResult:
     return namespaced(show_tool(run), run.agent_id)
 
 
-def _contents(outcome: Completed, uri: str, agent_id: str) -> types.ReadResourceResult:
-    """Return what was read, under the URIs that the hub offers it at."""
+def prompt_result(outcome: Completed) -> types.GetPromptResult:
+    """Return what a prompt gave as a result: the server's own, or what is left of it after a run."""
     raw = dict(outcome.raw or {})
     try:
-        result = types.ReadResourceResult.model_validate({**raw, "_meta": passed_on(raw.get("_meta"))})
+        return types.GetPromptResult.model_validate({**raw, "_meta": passed_on(raw.get("_meta"))})
+    except ValidationError:
+        messages = [types.PromptMessage(role="user", content=block) for block in content_of(outcome.parts)]
+        return types.GetPromptResult(messages=messages)
+
+
+def resource_result(outcome: Completed, uri: str) -> types.ReadResourceResult:
+    """Return what was read as a result, under its server's URIs."""
+    raw = dict(outcome.raw or {})
+    try:
+        return types.ReadResourceResult.model_validate({**raw, "_meta": passed_on(raw.get("_meta"))})
     except ValidationError:
         blocks = [block for block in content_of(outcome.parts) if isinstance(block, types.EmbeddedResource)]
-        return types.ReadResourceResult(
-            contents=[
-                *(block.resource for block in blocks),
-                *([] if blocks else [types.TextResourceContents(uri=uri, text=text_of(outcome.parts))]),
-            ]
-        )
-    contents = [each.model_copy(update={"uri": resource_uri(agent_id, each.uri)}) for each in result.contents]
-    return result.model_copy(update={"contents": contents})
+        text = types.TextResourceContents(uri=uri, text=text_of(outcome.parts))
+        return types.ReadResourceResult(contents=[block.resource for block in blocks] or [text])
