@@ -7,6 +7,7 @@ under its idempotency key: the agent that the router chose, and the task that th
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 
 import anyio
 import anyio.to_thread
@@ -115,7 +116,7 @@ class Delegator:
         """Return an envelope with what the agent used by calling the hub back, where this run begins the tree."""
         if order.lineage.branch or "child" in envelope:
             return envelope
-        below = await self._guards.below(order.key, begun_here=not recovered)
+        below = await outlasting(lambda: self._guards.below(order.key, begun_here=not recovered))
         return {**envelope, "below": below.to_json()} if below.any else envelope
 
     async def _carry_out(self, order: Order, recovered: bool) -> dict[str, Json]:
@@ -346,8 +347,10 @@ class Delegator:
         asked = await self._decide(order, agent, call, attempt)
         if asked is not None:
             return asked
-        if order.lineage.branch and order.lineage.limits is not None:
-            await self._guards.take(order.lineage.branch, order.lineage.limits)
+        lineage, limits = order.lineage, order.lineage.limits
+        if lineage.branch and limits is not None:
+            # Where the server goes away after it has counted and before it says so, the call is counted twice.
+            await outlasting(lambda: self._guards.take(lineage.branch, limits))
         teller = Teller(self._notes, order, agent, capability, attempt, known)
         call = replace(call, remote_task=teller.delegation.remote_task)
         failures = 0
@@ -356,8 +359,8 @@ class Delegator:
             try:
                 outcome = await self._attempt(order, agent, call, teller)
                 if isinstance(outcome, Completed):
-                    if order.lineage.branch:
-                        await self._guards.add(order.lineage.branch, outcome.usage)
+                    if lineage.branch:
+                        await outlasting(partial(self._guards.add, lineage.branch, outcome.usage))
                     value = _checked(order, agent, StepValue.of(outcome))
                 break
             except Exception as error:

@@ -16,7 +16,7 @@ from interhub.adapters import Principal
 from interhub.hub.bus import Bus
 from interhub.registry.database import events, insert_new, pauses, reading, runs
 
-from .journal import Fact, Journal
+from .journal import Fact, Journal, outlasting
 from .run import EventKind, RunState
 
 log = structlog.get_logger()
@@ -58,7 +58,7 @@ class Pauses:
         while (gate := self._gates.get(run_id)) is not None:
             waited = True
             await gate.wait()
-        if waited and await anyio.to_thread.run_sync(self._ended, run_id):
+        if waited and await outlasting(lambda: anyio.to_thread.run_sync(self._ended, run_id)):
             raise asyncio.CancelledError
 
     async def pause(self, run_id: str, by: Principal) -> None:

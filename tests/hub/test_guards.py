@@ -5,12 +5,26 @@ from pathlib import Path
 
 import pytest
 
-from interhub.adapters import Budget, Call, Lineage, Message, Outcome, Principal, Report, Role, TextPart
+from interhub.adapters import (
+    Budget,
+    Call,
+    Completed,
+    Lineage,
+    Message,
+    Outcome,
+    Principal,
+    Report,
+    Role,
+    TextPart,
+    Usage,
+    text_of,
+)
 from interhub.adapters.testing import ScriptedAgent, answer
 from interhub.hub.errors import BudgetExceeded, DelegationLoop, NotAllowed
-from interhub.hub.guards import Accounts, GuardLimits, Guards, MemoryAccounts, SqlAccounts, Ticket, lineage_of
+from interhub.hub.guards import Accounts, GuardLimits, Guards, MemoryAccounts, Spent, SqlAccounts, Ticket, lineage_of
 from interhub.hub.supervisor.engine import DbosEngine
 from interhub.hub.supervisor.run import Assignment, RunState
+from interhub.registry import DatabaseAway
 from interhub.registry.database import open_database
 from tests.support.supervised import ALICE, World, supervised
 
@@ -159,6 +173,59 @@ async def test_agents_that_call_the_hub_in_a_circle_end_in_a_clear_failure(tmp_p
         run = await world.done(await world.run("begin", agent="ping"))
     assert run.state is RunState.COMPLETED
     assert "circle: ping > pong > ping" in str(run.parts)
+
+
+class Interrupted:
+    """Accounts on a server that restarts: what a run does with them fails the first time."""
+
+    def __init__(self) -> None:
+        self._accounts = MemoryAccounts()
+        self.failed: list[str] = []
+
+    def take(self, key: str, calls: int, limits: Budget) -> tuple[str, float] | None:
+        if calls and not key.endswith("<"):  # those are looked at when a call comes back to the hub
+            self._fail("take")
+        return self._accounts.take(key, calls, limits)
+
+    def add(self, key: str, usage: Usage) -> None:
+        self._fail("add")
+        self._accounts.add(key, usage)
+
+    def spent(self, key: str) -> Spent:
+        self._fail("spent")
+        return self._accounts.spent(key)
+
+    def _fail(self, what: str) -> None:
+        if what not in self.failed:
+            self.failed.append(what)
+            raise DatabaseAway("postgresql://", "terminating connection due to administrator command")
+
+
+async def test_a_server_that_restarts_while_accounts_are_looked_at_fails_no_run(
+    tmp_path: Path, engine: DbosEngine
+) -> None:
+    worlds: list[World] = []
+
+    async def pass_on(one: Call, report: Report) -> Outcome:
+        goal = Message(role=Role.USER, parts=(TextPart(text="go on"),))
+        supervisor = worlds[0].supervisor
+        run = await supervisor.submit(Assignment(principal=ALICE, goal=goal, agent_id="crew", mark=one.mark))
+        run = await supervisor.wait(ALICE, run.id, timeout_s=20)
+        return answer(str(run.error or run.state))
+
+    async def work(one: Call, report: Report) -> Outcome:
+        return Completed(parts=(TextPart(text="done"),), usage=Usage(input_tokens=7))
+
+    accounts = Interrupted()
+    agents = (ScriptedAgent("front").on("talk", pass_on), ScriptedAgent("worker").on("talk", work))
+    team = "{kind: team, name: crew, members: [worker], planner: route}"
+    async with supervised(
+        tmp_path, *agents, engine=engine, documents=(team,), guards=Guards(accounts=accounts)
+    ) as world:
+        worlds.append(world)
+        run = await world.done(await world.run("begin", agent="front"))
+    assert (run.state, text_of(run.parts)) == (RunState.COMPLETED, "completed"), run.error
+    assert sorted(accounts.failed) == ["add", "spent", "take"]
 
 
 @pytest.fixture

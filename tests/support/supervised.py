@@ -14,6 +14,7 @@ from interhub.adapters.testing import ScriptedAdapter, ScriptedAgent, answer, as
 from interhub.agent_cards import AgentCard, Binding, Endpoint, Json, JsonObject
 from interhub.hub.audit import MemoryAuditLog
 from interhub.hub.dispatch import Dispatcher
+from interhub.hub.guards import Guards
 from interhub.hub.policy import Policy, TenantPolicy
 from interhub.hub.supervisor.durable import Engine
 from interhub.hub.supervisor.engine import DbosEngine
@@ -122,6 +123,7 @@ async def supervised(
     policy: Policy | None = None,
     documents: Sequence[str] = (),
     models: Models | None = None,
+    guards: Guards | None = None,
 ) -> AsyncGenerator[World]:
     """A started supervisor that knows these agents, and teams and workflows by their documents.
 
@@ -135,7 +137,9 @@ async def supervised(
     database = open_database(url)
     try:
         async with ConnectionPool(close_s=0.5) as pool:
-            dispatcher = Dispatcher(adapters=adapters, pool=pool, policy=policy or TenantPolicy(), audit=audit)
+            dispatcher = Dispatcher(
+                adapters=adapters, pool=pool, policy=policy or TenantPolicy(), audit=audit, guards=guards
+            )
             supervisor = Supervisor(
                 registry=registry,
                 index=index,
