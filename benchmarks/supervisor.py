@@ -1,11 +1,14 @@
-"""What durability costs: a step of a run, a run that does nothing, a run that waits for a person.
+"""What durability costs: a step of a run, a run that does nothing, a run that waits for a person; what a replica adds.
 
-    python benchmarks/supervisor.py [--rounds 5] [--steps 50] [--width 100] [--parked 1000] [--sqlite-only]
+    python benchmarks/supervisor.py [--rounds 5] [--steps 50] [--width 100] [--parked 1000] [--runs 300]
+                                    [--only sqlite,postgres,replicas]
 
 All is measured from outside: an ordinary MCP client calls `delegate` at a hub in a process of its own, whose agents
 answer at once. A step's figure is a run's time over its steps, so the client's call and the run's own begin and end are
 in it. The floor is DBOS alone, in the same run: the bare step and the empty workflow of a program that does nothing
-else. The last line is JSON; `replica_scaling` is null: it needs hubs that share one database (`two hubs` in the code).
+else. `replica_scaling` is how many runs two hubs on one PostgreSQL end in a second, over how many one does, where as
+many callers as keep them busy wait for them; hubs, server and callers share the machine's cores. The last line is JSON;
+what `--only` leaves out is null in it.
 """
 
 import argparse
@@ -33,6 +36,18 @@ from benchmarks.harness import Caller, Server, add_local, hub, rate  # found by 
 AGENTS = Path(__file__).with_name("scripted_agents.py")
 CORE_S = 10.0
 """How long the hub is watched while runs wait."""
+CALLERS = 24
+"""Of two replicas together, or of one alone."""
+STEPS_OF_EACH = 10
+"""Of the runs that replicas carry out."""
+KEYS = (
+    "step_ms_sqlite",
+    "step_ms_postgres",
+    "fanout100_ms_per_step_sqlite",
+    "empty_run_ms",
+    "parked_kb",
+    "replica_scaling",
+)
 
 
 def chain(steps: int) -> dict[str, Any]:
@@ -101,6 +116,45 @@ async def parked(server: Server, count: int) -> tuple[float, float]:
     return kilobytes, (server.cpu_s() - busy) / CORE_S
 
 
+async def scaling(place: Path, url: str, runs: int) -> float:
+    """Return how many times as many runs two hubs carry out as one does, in the same time and on one database."""
+    env = {"INTERHUB_DATABASE_URL": url}
+    with hub(place / "first", env) as first:
+        add_local(first, "greeter", f"{AGENTS}:greet")
+        steps = [{"sequence": _calls(STEPS_OF_EACH), "id": "all"}]
+        document = {"kind": "workflow", "name": "chain", "steps": steps}
+        first.ask("/api/agents", {"kind": "document", "document": document})
+        await _runs_a_second([first], runs // 3, "warm")
+        alone = [await _runs_a_second([first], runs, "before")]
+        with hub(place / "second", env) as second:
+            await _runs_a_second([second], runs // 3, "warm-too")
+            both = await _runs_a_second([first, second], runs, "both")
+        alone.append(await _runs_a_second([first], runs, "after"))
+    one = sum(alone) / len(alone)
+    said = f"runs of {STEPS_OF_EACH} steps a second: {one:.1f} of one hub ({alone[0]:.1f}, {alone[1]:.1f})"
+    print(f"Postgres, replicas:  {said}, {both:.1f} of two", flush=True)
+    return both / one
+
+
+async def _runs_a_second(servers: list[Server], runs: int, name: str) -> float:
+    """Have callers delegate to hubs, each to the same one always, and wait for the ends."""
+    callers = [Caller(servers[place % len(servers)], "/a2a", {"A2A-Version": "1.0"}) for place in range(CALLERS)]
+
+    async def delegate(caller: int, number: int) -> None:
+        message = {"messageId": f"{name}-{number}", "role": "ROLE_USER", "parts": [{"text": "greet Ada"}]}
+        params = {"message": {**message, "metadata": {"interhub/agent": "chain"}}}
+        answer = await callers[caller].send(
+            json.dumps({"jsonrpc": "2.0", "id": number, "method": "SendMessage", "params": params}).encode()
+        )
+        if b"TASK_STATE_COMPLETED" not in answer:
+            sys.exit(f"a run did not complete: {answer[:500].decode()}")
+
+    done = await rate(CALLERS, runs, delegate)
+    for caller in callers:
+        await caller.close()
+    return done
+
+
 @contextmanager
 def postgres() -> Generator[str]:
     """Start a PostgreSQL of our own, which syncs as it does by default; yield its URL."""
@@ -152,45 +206,43 @@ async def main() -> None:
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--width", type=int, default=100)
     parser.add_argument("--parked", type=int, default=1000)
-    parser.add_argument("--sqlite-only", action="store_true")
+    parser.add_argument("--runs", type=int, default=300)
+    parser.add_argument("--only", default="sqlite,postgres,replicas")
     parser.add_argument("--bare", metavar="URL", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.bare:
         print(json.dumps(await bare_engine(given.bare, given.steps)))
         return
     sizes = {"rounds": given.rounds, "steps": given.steps, "width": given.width}
+    only = set(given.only.split(","))
+    figures: dict[str, float | None] = dict.fromkeys(KEYS)
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
-        floor = bare(f"sqlite:///{place / 'bare.db'}")
-        print(f"SQLite, DBOS alone:  step {floor['step']:.1f} ms, empty workflow {floor['empty']:.1f} ms")
-        with hub(place / "sqlite") as server:
-            lite = await timed(server, **sizes)
-            show("SQLite", lite, sizes)
-            kilobytes, share = await parked(server, given.parked)
-            print(f"SQLite, {given.parked} waiting for a person: {kilobytes:.0f} KB each, {share:.1%} of a core")
-        step_postgres: float | None = None
-        if not given.sqlite_only:
+        if "sqlite" in only:
+            floor = bare(f"sqlite:///{place / 'bare.db'}")
+            print(f"SQLite, DBOS alone:  step {floor['step']:.1f} ms, empty workflow {floor['empty']:.1f} ms")
+            with hub(place / "sqlite") as server:
+                lite = await timed(server, **sizes)
+                show("SQLite", lite, sizes)
+                kilobytes, share = await parked(server, given.parked)
+                print(f"SQLite, {given.parked} waiting for a person: {kilobytes:.0f} KB each, {share:.1%} of a core")
+            figures["step_ms_sqlite"] = round(lite["chain"], 2)
+            figures["fanout100_ms_per_step_sqlite"] = round(lite["fan"], 2)
+            figures["empty_run_ms"] = round(lite["empty"], 1)
+            figures["parked_kb"] = round(kilobytes, 1)
+        if "postgres" in only:
             with postgres() as url:
                 floor = bare(url)
                 print(f"Postgres, DBOS alone: step {floor['step']:.1f} ms, empty workflow {floor['empty']:.1f} ms")
                 with hub(place / "postgres", {"INTERHUB_DATABASE_URL": url}) as server:
                     post = await timed(server, **sizes)
                     show("Postgres", post, sizes)
-                    step_postgres = max(post["chain"], post["fan"])
-    print("replica_scaling is null: two hubs on one database are not measured yet")
+            figures["step_ms_postgres"] = round(max(post["chain"], post["fan"]), 2)
+        if "replicas" in only:
+            with postgres() as url:
+                figures["replica_scaling"] = round(await scaling(place, url, given.runs), 2)
     print(f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
-    print(
-        json.dumps(
-            {
-                "step_ms_sqlite": round(lite["chain"], 2),
-                "step_ms_postgres": round(step_postgres, 2) if step_postgres is not None else None,
-                "fanout100_ms_per_step_sqlite": round(lite["fan"], 2),
-                "empty_run_ms": round(lite["empty"], 1),
-                "parked_kb": round(kilobytes, 1),
-                "replica_scaling": None,
-            }
-        )
-    )
+    print(json.dumps(figures))
 
 
 def show(where: str, figures: dict[str, float], sizes: dict[str, int]) -> None:
