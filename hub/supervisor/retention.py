@@ -2,8 +2,8 @@
 
 A run that has not ended is never touched, however old it is. Of one that has, the engine's records go first: whatever
 cuts the removal off leaves a run that is removed the next time. Then, in one transaction, whatever names the run: its
-events, questions, delegations, waits, webhooks, and its use of large values. A large value goes when no run uses it.
-Events from outside go with the runs of their age.
+events, questions, delegations, waits, webhooks, and its use of large values. A large value goes when no run uses it,
+and so does what was counted below the calls of agents (`guards`). Events from outside go with the runs of their age.
 """
 
 from collections.abc import Callable, Sequence
@@ -28,6 +28,7 @@ from interhub.registry.database import (
     occurrences,
     reading,
     runs,
+    tree_accounts,
     writing,
 )
 
@@ -159,6 +160,7 @@ class Retention:
         with writing(self._database) as connection:
             if rules.any:
                 self._sweep_blobs(connection, now)
+                _sweep_accounts(connection, now)
             if rules.runs_days is not None:
                 _sweep_events(connection, now - timedelta(days=rules.runs_days))
             if rules.audit_days is not None:
@@ -168,6 +170,12 @@ class Retention:
         # One that is put again meanwhile has a new time, which is looked at again when its row is locked.
         used = select(blob_uses.c.blob_id).where(blob_uses.c.blob_id == blobs.c.id)
         connection.execute(delete(blobs).where(blobs.c.created_at < now - _GRACE, ~used.exists()))
+
+
+def _sweep_accounts(connection: Connection, now: datetime) -> None:
+    """Remove what was counted below calls of runs that are gone, and of direct calls that ended long ago."""
+    run = select(runs.c.id).where(runs.c.id == func.substr(tree_accounts.c.key, 1, _RUN_ID))
+    connection.execute(delete(tree_accounts).where(tree_accounts.c.updated_at < now - _ACCOUNT_GRACE, ~run.exists()))
 
 
 def _sweep_events(connection: Connection, before: datetime) -> None:
@@ -200,5 +208,9 @@ _ENDED = [state.value for state in RunState if state.ended]
 _BATCH = 200
 _GRACE = timedelta(hours=1)
 """A large value may be put before the run that uses it is on record as doing so; none is removed so soon."""
+_ACCOUNT_GRACE = timedelta(days=1)
+"""No direct call lasts as long."""
+_RUN_ID = 36
+"""Characters of a run's id, with which the keys of its calls begin."""
 _LOCK = 0x696E7465726763
 """Key of the advisory lock under which one replica removes ("intergc")."""

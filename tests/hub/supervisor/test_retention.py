@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from interhub.adapters import Call, Outcome, Report
+from interhub.adapters import Budget, Call, Outcome, Report
 from interhub.adapters.testing import ScriptedAgent, answer, question
 from interhub.hub.bus import NoBus
 from interhub.hub.errors import RunNotFound
+from interhub.hub.guards import SqlAccounts
 from interhub.hub.supervisor.engine import DbosEngine
 from interhub.hub.supervisor.retention import Retention, Rules
 from interhub.hub.triggers.store import Occurrence, TriggerStore
@@ -22,6 +23,7 @@ from interhub.registry.database import (
     occurrences,
     open_database,
     runs,
+    tree_accounts,
     writing,
 )
 from tests.support.supervised import ALICE, World, echo, supervised
@@ -220,5 +222,29 @@ async def test_what_runs_waited_for_goes_with_them_and_old_events_that_are_deliv
                 left = connection.execute(sa.select(occurrences.c.id).order_by(occurrences.c.id)).scalars().all()
                 assert left == ["new", "old-open"]
                 assert sorted(connection.execute(sa.select(deliveries.c.occurrence)).scalars()) == left
+        finally:
+            kept.close()
+
+
+async def test_what_was_counted_below_calls_goes_with_their_runs_and_stays_while_these_do(
+    tmp_path: Path, engine: DbosEngine
+) -> None:
+    async with supervised(tmp_path, echo("echo"), asker(), engine=engine) as world:
+        kept = Kept(tmp_path, engine)
+        try:
+            ended, open_run = await finished(world), await finished(world, "asker")
+            keys = {f"{ended}/echo", f"{open_run}/asker", f"{open_run}/asker<", "a direct call", "a direct call of now"}
+            accounts = SqlAccounts(kept.database)
+            for key in keys:
+                accounts.take(key, 1, Budget())
+            old = datetime.now(UTC) - timedelta(days=10)
+            with writing(kept.database) as connection:
+                of_now = tree_accounts.c.key == "a direct call of now"
+                connection.execute(sa.update(tree_accounts).where(~of_now).values(updated_at=old))
+            kept.age(ended, 10)
+            assert (await kept.retention.collect(Rules(runs_days=5))).runs == 1
+            with kept.database.connect() as connection:
+                left = set(connection.execute(sa.select(tree_accounts.c.key)).scalars())
+            assert left == keys - {f"{ended}/echo", "a direct call"}
         finally:
             kept.close()
