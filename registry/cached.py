@@ -34,11 +34,16 @@ class CachedRegistry:
             self.forget()
 
     async def get(self, tenant: str, agent_id: str) -> Agent:
-        """Return one agent (see `Registry.get`)."""
+        """Return one agent (see `Registry.get`). One that is not known is looked for: another replica may have it."""
         agents = await self._agents(tenant)
-        if agent_id not in agents:
-            raise AgentNotFound(agent_id, near_ids(agent_id, list(agents)))
-        return agents[agent_id]
+        if agent_id in agents:
+            return agents[agent_id]
+        try:
+            found = await self._inner.get(tenant, agent_id)
+        except AgentNotFound:
+            raise AgentNotFound(agent_id, near_ids(agent_id, list(agents))) from None
+        self.forget()
+        return found
 
     async def list(self, tenant: str) -> tuple[Agent, ...]:
         """Return the tenant's agents, by id."""

@@ -2,9 +2,10 @@
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import TypeVar
 from uuid import NAMESPACE_URL, uuid4, uuid5
 
 import anyio
@@ -27,7 +28,7 @@ from interhub.adapters import (
 from interhub.agent_cards import AgentCard, Binding, Endpoint, Json, JsonObject
 from interhub.hub.bus import Bus, NoBus
 from interhub.hub.dispatch import Dispatcher
-from interhub.hub.errors import NotAllowed, RunEnded, RunNotFound, RunUnderWay
+from interhub.hub.errors import NotAllowed, PlanInvalid, RunEnded, RunNotFound, RunUnderWay
 from interhub.hub.guards import lineage_of
 from interhub.hub.policy import Allow, Ask, Deny
 from interhub.registry import Agent, AgentNotFound, Registry
@@ -63,6 +64,8 @@ from .teams import TEAM, WORKFLOW, SupervisedAdapter, SupervisedConnection, agen
 from .waits import Signal, Signals
 
 log = structlog.get_logger()
+
+T = TypeVar("T")
 
 CANCEL_WITHIN_S = 2.0
 """How long a cancelled run's steps may take to tell their agents."""
@@ -178,7 +181,7 @@ class Supervisor:
         Raises:
             PlanInvalid: the document has mistakes.
         """
-        return agent_of_document(document, source=source, agents=await self._agents(tenant))
+        return await self._with_agents(tenant, lambda agents: agent_of_document(document, source=source, agents=agents))
 
     async def check(self, document: JsonObject, principal: Principal, *, source: str = "the workflow") -> Plan:
         """Return a workflow's document as a plan, checked against the agents that the caller may use.
@@ -186,7 +189,9 @@ class Supervisor:
         Raises:
             PlanInvalid: it has mistakes.
         """
-        return check_plan(document, source=source, agents=await self._agents(principal.tenant))
+        return await self._with_agents(
+            principal.tenant, lambda agents: check_plan(document, source=source, agents=agents)
+        )
 
     # Runs
 
@@ -579,22 +584,20 @@ class Supervisor:
 
     async def _checked(self, assignment: Assignment) -> Assignment:
         """Return the assignment with its workflow in order, having refused what cannot be carried out."""
-        agents = await self._agents(assignment.principal.tenant)
+        tenant = assignment.principal.tenant
         for member in assignment.members:
-            if member not in agents:
-                raise AgentNotFound(member)
-        if assignment.workflow is not None:
+            await self._registry.get(tenant, member)
+        workflow = assignment.workflow
+        if workflow is not None:
             members = assignment.members or None
-            plan = check_plan(assignment.workflow, agents=agents, members=members)
+            plan = await self._with_agents(tenant, lambda agents: check_plan(workflow, agents=agents, members=members))
             assignment = replace(assignment, workflow=plan.dump())
             workflow_inputs(plan, task_of(assignment_to_json(assignment)), "the workflow's inputs")
         elif assignment.agent_id:
-            agent = agents.get(assignment.agent_id)
-            if agent is None:
-                raise AgentNotFound(assignment.agent_id)
-            workflow = agent_workflow(agent)
-            if workflow is not None:
-                workflow_inputs(workflow, task_of(assignment_to_json(assignment)), f"the inputs of {agent.id}")
+            agent = await self._registry.get(tenant, assignment.agent_id)
+            own = agent_workflow(agent)
+            if own is not None:
+                workflow_inputs(own, task_of(assignment_to_json(assignment)), f"the inputs of {agent.id}")
             if agent.endpoint.binding in (Binding.TEAM, Binding.WORKFLOW):
                 assignment = self._admitted(assignment, agent)
         if not assignment.goal.parts and (said := text(assignment.arguments, "message")):
@@ -756,6 +759,20 @@ class Supervisor:
 
     async def _agents(self, tenant: str) -> dict[str, Agent]:
         return {agent.id: agent for agent in await self._registry.list(tenant)}
+
+    async def _with_agents(self, tenant: str, check: Callable[[Mapping[str, Agent]], T]) -> T:
+        """Return what a check against the tenant's agents gives; it is made again where an agent has just been added.
+
+        Another replica may have added it, and its notice be on the way: whoever named it was told that it is there.
+        """
+        known = await self._agents(tenant)
+        try:
+            return check(known)
+        except PlanInvalid:
+            there = {agent.id: agent for agent in await self._registry.all() if agent.tenant == tenant}
+            if there.keys() == known.keys():
+                raise
+        return check(there)
 
     async def _record(self, run_id: str) -> RunRecord | None:
         def read() -> RunRecord | None:

@@ -46,6 +46,17 @@ async def test_what_somebody_else_changed_is_seen_when_told_of_or_after_a_while(
     assert (await told.get("default", "weather")).digest == "sha256:other"
 
 
+async def test_an_agent_that_somebody_else_has_just_added_is_found_by_its_name() -> None:
+    inner = MemoryRegistry()
+    registry = CachedRegistry(inner, max_age_s=3600)
+    await registry.add(example())
+    assert [agent.id for agent in await registry.list("default")] == ["weather"]
+
+    await inner.add(replace(example(), id="news"))
+    assert (await registry.get("default", "news")).id == "news"
+    assert [agent.id for agent in await registry.list("default")] == ["news", "weather"]
+
+
 async def test_agents_are_still_there_when_the_database_is_opened_again(database_url: str) -> None:
     engine = open_database(database_url)
     await SqlRegistry(engine).add(example())

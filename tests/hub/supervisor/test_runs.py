@@ -23,7 +23,7 @@ from interhub.agent_cards import Capability, JsonObject, Kind
 from interhub.hub.errors import BadRequest, PlanInvalid, RunEnded, RunNotFound
 from interhub.hub.supervisor.engine import DbosEngine
 from interhub.hub.supervisor.run import Event, EventKind, Run, RunState
-from interhub.registry import AgentNotFound
+from interhub.registry import Agent, AgentNotFound
 from tests.support.supervised import ALICE, BOB, World, echo, supervised
 
 pytestmark = pytest.mark.anyio
@@ -474,3 +474,19 @@ async def call_agent(world: World, agent_id: str, arguments: dict[str, str]) -> 
 
     call = Call(capability="run", arguments=arguments, principal=ALICE, idempotency_key="direct")
     return await world.dispatcher.call(agent, call, quiet)
+
+
+async def test_a_plan_may_name_an_agent_that_another_replica_has_just_added(
+    tmp_path: Path, engine: DbosEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with supervised(tmp_path, echo("old"), echo("new"), engine=engine) as world:
+        [old, _] = sorted(await world.registry.list("default"), key=lambda agent: agent.id != "old")
+
+        async def before_the_notice(tenant: str) -> tuple[Agent, ...]:
+            return (old,)
+
+        monkeypatch.setattr(world.registry, "list", before_the_notice)
+        run = await world.done(await world.run(workflow="steps: [{id: a, call: {agent: new, message: hello}}]"))
+        assert text_of(run.parts) == "new heard: hello"
+        with pytest.raises(PlanInvalid, match="no agent is registered as 'newest'"):
+            await world.run(workflow="steps: [{id: a, call: {agent: newest, message: hello}}]")
