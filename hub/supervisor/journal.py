@@ -162,6 +162,15 @@ class Journal:
         recent = self._recent.events(run_id, after, limit)
         return recent or await anyio.to_thread.run_sync(self._read, run_id, after, limit)
 
+    async def news(self, run_id: str, *, after: int, limit: int = 1000) -> tuple[Event, ...]:
+        """Return a run's events after a number, without asking the database where nothing is known to follow.
+
+        For who waits for more: take the subscription before, as what another replica writes later is news.
+        """
+        if self._recent.ends_at(run_id, after):
+            return ()
+        return await self.read(run_id, after=after, limit=limit)
+
     def state(self, run_id: str) -> RunState | None:
         """Return where a run stands after what was written here last; None when that is not known here.
 

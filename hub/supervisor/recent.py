@@ -66,6 +66,11 @@ class Recent:
         begin = after + 1 - tail.events[0].seq
         return tuple(tail.events[begin : begin + limit])
 
+    def ends_at(self, run_id: str, after: int) -> bool:
+        """Return whether, as far as is known here, nothing follows on an event."""
+        tail = self._tails.get(run_id)
+        return tail is not None and tail.state is not None and bool(tail.events) and tail.events[-1].seq <= after
+
     def state(self, run_id: str) -> RunState | None:
         """Return where a run stands; None where the database must be asked."""
         tail = self._tails.get(run_id)

@@ -383,7 +383,7 @@ class Supervisor:
         await self._check_owner(principal, run_id)
         while True:
             news = self._journal.subscription(run_id)
-            found = await self._journal.read(run_id, after=after, limit=500)
+            found = await self._journal.news(run_id, after=after, limit=500)
             for event in found:
                 after = event.seq
                 yield event

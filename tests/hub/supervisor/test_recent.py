@@ -55,3 +55,14 @@ def test_memory_is_bounded_by_runs_and_by_bytes() -> None:
     assert [recent.state(run) is None for run in ("a", "b", "c")] == [True, False, False]
     recent.take("d", written(1, run="d", size=10_000))
     assert recent.state("d") is None
+
+
+def test_nothing_follows_on_the_last_event_until_somebody_else_has_written() -> None:
+    recent = Recent()
+    assert not recent.ends_at("r", 0)
+    recent.take("r", written(1, 2))
+    assert [recent.ends_at("r", after) for after in (0, 1, 2, 3)] == [False, False, True, True]
+    recent.doubt("r")
+    assert not recent.ends_at("r", 2)
+    recent.take("r", written(4))
+    assert not recent.ends_at("r", 3)
