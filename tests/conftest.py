@@ -6,9 +6,14 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from hypothesis import settings
 from sqlalchemy import make_url
 
 from tests.support.postgres import postgres_server
+
+# How long one case takes says how busy the machine is, not whether it is right.
+settings.register_profile("interhub", deadline=None)
+settings.load_profile("interhub")
 
 _numbers = count(1)
 
