@@ -70,6 +70,8 @@ class RunSpec(_Data):
     """Of a workflow; with `capability`, its arguments."""
     workflow: dict[str, Any] | None = None
     """A workflow written here, in the place of a registered one."""
+    overlap: Literal["allow", "skip"] = "allow"
+    """With `skip`: an event begins no run while one that the trigger began before still goes on."""
 
 
 class Trigger(_Data):

@@ -71,6 +71,9 @@ class Events:
                         at=occurrence.at,
                     )
                 )
+        except _StillGoingOn as error:
+            log.info("delivery_skipped", trigger=delivery.subscription, occurrence=occurrence.id, run=error.run_id)
+            await self._store.skipped(delivery, str(error))
         except (DatabaseError, Unusable) as error:
             log.warning("delivery_put_off", trigger=delivery.subscription, occurrence=occurrence.id, why=str(error))
             await self._store.failed(delivery, str(error), again=True)
@@ -93,8 +96,21 @@ class Events:
         one = await self._store.get(occurrence.tenant, delivery.subscription)
         if one is None or one.trigger.run is None:
             raise BadRequest(f"trigger {delivery.subscription} was removed before the event was delivered")
+        if one.trigger.run.overlap == "skip" and (going := await self._store.under_way(delivery)):
+            raise _StillGoingOn(going)
         run = await self._hub.submit(assignment_of(one, occurrence))
         return (run.id,)
+
+
+class _StillGoingOn(Exception):
+    """The trigger is to begin no run beside another of its own."""
+
+    def __init__(self, run_id: str) -> None:
+        super().__init__(run_id)
+        self.run_id = run_id
+
+    def __str__(self) -> str:
+        return f"{self.run_id} that it began before still goes on"
 
 
 def wants(one: Registered, occurrence: Occurrence) -> bool:

@@ -19,7 +19,7 @@ from interhub.adapters import Principal
 from interhub.agent_cards import JsonObject, empty_object
 from interhub.hub.bus import Bus
 from interhub.hub.vault import Vault, VaultLocked
-from interhub.registry.database import deliveries, insert_new, occurrences, reading, triggers, writing
+from interhub.registry.database import deliveries, insert_new, occurrences, reading, runs, triggers, writing
 
 from .document import Trigger
 
@@ -28,6 +28,8 @@ log = structlog.get_logger()
 T = TypeVar("T")
 
 TOPIC = "trigger"
+_LOOKED_AT = 100
+"""Runs of a trigger that are looked at, the newest: one that goes on while as many others began is not seen."""
 RETRY_S = 30.0
 """After which a delivery that is not done is tried again, by whichever hub sees it first."""
 
@@ -76,7 +78,7 @@ class Delivery:
     subscription: str
     """A trigger's id; empty for the steps that wait."""
     state: str = "open"
-    """`open`, `done` or `failed`."""
+    """`open`, `done`, `failed`, or `skipped`: a run of the trigger's was still going on."""
     begun: tuple[str, ...] = ()
     """Ids of the runs that it began, or woke."""
     error: str = ""
@@ -245,6 +247,42 @@ class TriggerStore:
     async def delivered(self, delivery: Delivery, *, begun: Sequence[str]) -> None:
         """Note that a delivery is done."""
         await self._settle(delivery, state="done", begun=list(begun), error="", next_try_at=None)
+
+    async def under_way(self, delivery: Delivery) -> str:
+        """Return the run that an earlier event of the same trigger began, or is about to begin, and that goes on.
+
+        Empty where there is none. What is about to be begun has no id yet: `a run`.
+        """
+        mine = and_(
+            deliveries.c.tenant == delivery.occurrence.tenant, deliveries.c.subscription == delivery.subscription
+        )
+        this = and_(
+            mine,
+            deliveries.c.source == delivery.occurrence.source,
+            deliveries.c.occurrence == delivery.occurrence.id,
+        )
+
+        def read(connection: Connection) -> str:
+            taken = connection.execute(select(deliveries.c.taken_at).where(this)).scalar_one()
+            earlier = or_(
+                deliveries.c.taken_at < taken,
+                and_(deliveries.c.taken_at == taken, deliveries.c.occurrence < delivery.occurrence.id),
+            )
+            query = select(deliveries.c.state, deliveries.c.begun).where(mine, earlier)
+            query = query.where(deliveries.c.state.in_(("open", "done"))).order_by(deliveries.c.taken_at.desc())
+            for row in connection.execute(query.limit(_LOOKED_AT)):
+                if row.state == "open":
+                    return "a run"
+                going = select(runs.c.id).where(runs.c.id.in_(row.begun), runs.c.ended_at.is_(None))
+                if (run_id := connection.execute(going).scalar()) is not None:
+                    return str(run_id)
+            return ""
+
+        return await self._read(read)
+
+    async def skipped(self, delivery: Delivery, why: str) -> None:
+        """Note that nothing is to come of a delivery."""
+        await self._settle(delivery, state="skipped", error=why, next_try_at=None)
 
     async def failed(self, delivery: Delivery, why: str, *, again: bool) -> None:
         """Note why a delivery failed; `again`: it is tried again."""

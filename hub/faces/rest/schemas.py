@@ -267,7 +267,7 @@ SCHEMAS: dict[str, Schema] = {
         event=_TEXT,
         name=_TEXT,
         at=_DATE,
-        state=_one_of(["open", "done", "failed"]),
+        state=_one_of(["open", "done", "failed", "skipped"]),
         runs=_TEXTS,
         error=_TEXT,
     ),

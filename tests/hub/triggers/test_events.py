@@ -17,7 +17,7 @@ from interhub.hub.errors import BadRequest, PlanInvalid, TriggerExists, TriggerN
 from interhub.hub.supervisor.run import EventKind, Run
 from interhub.hub.triggers.clock import Clock
 from interhub.hub.triggers.events import Events
-from interhub.hub.triggers.store import Occurrence
+from interhub.hub.triggers.store import Delivery, Occurrence
 from interhub.registry.database import deliveries, writing
 from tests.support.supervised import ALICE, BOB, parsed
 
@@ -89,6 +89,30 @@ async def test_hubs_that_see_the_same_event_at_once_begin_one_run(any_site: Site
             for _ in range(5):
                 tasks.start_soon(Events(here.store, here.hub).take, event)
         assert len(await runs_of(here)) == 1
+
+
+async def test_a_trigger_that_skips_begins_no_run_beside_one_of_its_own(any_site: Sites) -> None:
+    done = anyio.Event()
+
+    async def hold(call: Call, report: Report) -> Outcome:
+        await done.wait()
+        return answer("held")
+
+    document = "{kind: trigger, name: one-by-one, event: tick, run: {agent: holder, goal: go, overlap: skip}}"
+    async with any_site(ScriptedAgent("holder").on("hold", hold)) as here:
+        await here.triggers.add(ALICE, parsed(document))
+
+        async def tick() -> Delivery:
+            taken = await here.triggers.give(ALICE, "tick", {})
+            return next(one for one in taken.deliveries if one.subscription)
+
+        first, second = await tick(), await tick()
+        assert (first.state, second.state, second.begun) == ("done", "skipped", ())
+        assert first.begun[0] in second.error
+        done.set()
+        await here.world.supervisor.wait(ALICE, first.begun[0], timeout_s=10)
+        assert (await tick()).state == "done"
+        assert len(await runs_of(here)) == 2
 
 
 async def test_a_run_that_cannot_be_begun_is_told_and_not_tried_for_ever(site: Sites) -> None:
