@@ -128,7 +128,7 @@ class PostgresBus:
             await anyio.to_thread.run_sync(self._thread.join)
 
     def _listen(self) -> None:
-        first = True
+        first, own = True, f"{self._origin} "
         while not self._closing.is_set():
             try:
                 with cast("psycopg.Connection", self._connect()) as connection:
@@ -141,7 +141,8 @@ class PostgresBus:
                     self._call(self._missed)
                     while not self._closing.is_set():
                         for notice in connection.notifies(timeout=_LOOK_S):
-                            self._call(self._heard, notice.payload)
+                            if not notice.payload.startswith(own):  # PostgreSQL tells those who told it, too
+                                self._call(self._heard, notice.payload)
             except psycopg.Error as error:
                 if self.listening:
                     log.warning("replica_hears_nothing", why=str(error).strip().partition("\n")[0])
@@ -155,10 +156,8 @@ class PostgresBus:
                 loop.call_soon_threadsafe(function, *arguments)
 
     def _heard(self, payload: str) -> None:
-        origin, _, rest = payload.partition(" ")
+        _, _, rest = payload.partition(" ")
         topic, _, names = rest.partition(" ")
-        if origin == self._origin:
-            return
         for listener in self._listeners.get(topic, ()):
             for name in names.split(_BETWEEN):
                 listener(name)
