@@ -47,7 +47,6 @@ from .arguments import arguments_for, fits
 from .blobs import pack
 from .consulting import Consulting, Dialogue, Mistaken, Question
 from .envelope import StepValue, failed, mapping, normalised, question_to_json, text
-from .facts import end_fact
 from .journal import Journal, outlasting
 from .leaves import Leaves
 from .llm import Models, Prompt
@@ -152,7 +151,7 @@ class Delegator:
             problem = problem_of(error)
             if problem.status is INTERNAL:
                 log.error("step_broke", run_id=order.run_id, step=order.step, exc_info=error)
-            return self.ended(order.run_id, order.step, self._attempts(failed(error), attempts, agent))
+            return self._ended(self._attempts(failed(error), attempts, agent))
 
     # Arguments that a model writes
 
@@ -396,7 +395,7 @@ class Delegator:
                 }
             )
         envelope = self._attempts(await pack(self._journal, value, order.run_id), teller.attempt, agent, capability)
-        return self.ended(order.run_id, order.step, envelope, value)
+        return self._ended(envelope)
 
     async def _attempt(self, order: Order, agent: Agent, call: Call, teller: Teller) -> Completed | InputRequired:
         async with self._slots.place(order.principal.tenant):
@@ -448,13 +447,12 @@ class Delegator:
 
     # How it ended
 
-    def ended(
-        self, run_id: str, step: str, envelope: dict[str, Json], value: StepValue | None = None
-    ) -> dict[str, Json]:
-        """Tell the journal how a step ended, and return the envelope with the time in it."""
-        told = envelope if "at" in envelope else {**envelope, "at": datetime.now(UTC).isoformat()}
-        self._journal.post(end_fact(run_id, step, told, value))
-        return normalised(told)
+    def _ended(self, envelope: dict[str, Json]) -> dict[str, Json]:
+        """Return the envelope of a step's end with the time in it.
+
+        The journal is told once it is recorded: a call that is made again after a crash may take other attempts to it.
+        """
+        return normalised({**envelope, "at": datetime.now(UTC).isoformat()})
 
     def _attempts(
         self, envelope: dict[str, Json], attempt: int, agent: Agent | None, capability: Capability | None = None

@@ -153,9 +153,20 @@ class Execution:
             waited = self._waited_for(root)
             assert waited, "a frame that is not over waits for something"
             done = await self._durable.wait([branch for branch, _ in waited])
-            await self._pauses.passed(self._scene.root)
-            await self._take(root, [(branch, leaf) for branch, leaf in waited if branch in done])
+            ended = [(branch, leaf) for branch, leaf in waited if branch in done]
+            if self._pauses.paused(self._scene.root):
+                self._tell_ends(ended)
+                await self._pauses.passed(self._scene.root)
+            await self._take(root, ended)
             await self._advance(root)
+
+    def _tell_ends(self, ended: Sequence[tuple[Branch, Leaf | None]]) -> None:
+        """Tell of calls that have ended while the run is paused: they are taken only when it goes on."""
+        for branch, leaf in ended:
+            if leaf is not None and branch is leaf.branch and leaf.phase is Phase.CALLING:
+                envelope = mapping(branch.result())
+                if "ok" in envelope:
+                    self._journal.post(end_fact(self._scene.root, self._scene.path(leaf), envelope))
 
     def _waited_for(self, root: Frame) -> list[tuple[Branch, Leaf | None]]:
         """Return what is under way, in the order of the plan, and whose it is."""
@@ -379,7 +390,7 @@ class Execution:
             leaf.asked = envelope
             leaf.phase = Phase.ASKING if "ask" in envelope else Phase.IN_CHILD
             return
-        await self._end(leaf, envelope, told=told)
+        await self._end(leaf, envelope)
 
     async def _take_arguments(self, leaf: Leaf, envelope: JsonObject) -> None:
         """Take what a model made of the words of a call: its arguments, or a mistake, which it is told of."""
@@ -475,7 +486,6 @@ class Execution:
         leaf: Leaf,
         envelope: JsonObject,
         *,
-        told: bool = False,
         final: bool = False,
         value: StepValue | None = None,
     ) -> None:
@@ -486,10 +496,9 @@ class Execution:
             leaf.ledger.take_usage(leaf.value.usage)
             problem = self._finish_well(leaf)
             if problem is not None:
-                envelope, told = {**problem, "attempts": attempts_of(envelope)}, False
+                envelope = {**problem, "attempts": attempts_of(envelope)}
                 leaf.value = StepValue()
-        if not told:
-            self._journal.post(end_fact(self._scene.root, self._scene.path(leaf), envelope))
+        self._journal.post(end_fact(self._scene.root, self._scene.path(leaf), envelope, leaf.value))
         if envelope.get("ok") is not True and not final and isinstance(step, CallStep):
             left = step.call.fallback[leaf.fallback :]
             if left and leaf.order is not None and mapping(envelope.get("error")).get("reason") not in _NOT_FOR_OTHERS:
