@@ -195,6 +195,9 @@ class Interrupted:
         self._fail("spent")
         return self._accounts.spent(key)
 
+    def untouched(self, key: str) -> bool:
+        return self._accounts.untouched(key)
+
     def _fail(self, what: str) -> None:
         if what not in self.failed:
             self.failed.append(what)

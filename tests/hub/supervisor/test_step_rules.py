@@ -130,7 +130,7 @@ async def test_a_step_waits_for_a_time_and_an_event_that_does_not_come_fails_it(
               - {id: pause, wait: {seconds: "{{ 0.01 * 2 }}"}}
               - {id: past, wait: {until: "2020-01-01T00:00:00Z"}}
               - {id: never, timeout_s: 0.05, on_error: continue, wait: {event: nothing}}
-              - {id: wrong, on_error: continue, wait: {until: tomorrow}}
+              - {id: wrong, on_error: continue, wait: {until: "{{ 'tomorrow' }}"}}
             output: ["{{ steps.never.error.reason }}", "{{ steps.wrong.error.message }}"]
             """
         )
