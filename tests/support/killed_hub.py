@@ -1,11 +1,14 @@
 """The program that the kill test kills: a supervisor over agents that write what they do to a log that survives it.
 
 `python -m tests.support.killed_hub DIRECTORY` begins the run, or takes it up, and says on its output what its agents do
-as they do it. With `--answer` it answers what the run asks. It ends when the run has ended.
+as they do it. With `--answer` it answers what the run asks. It ends when the run has ended; with `--kill KIND STEP` it
+kills itself when it has said the first such line, about that step where one is named: from outside it could not be
+known what else it had come to by then.
 """
 
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -62,8 +65,9 @@ output: "{{ steps.ask.text }}, {{ steps.fan.text.splitlines()|length }} at once,
 class Log:
     """An append-only file, on the disk before anybody is told; the same lines on standard output."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, kill: tuple[str, str] | None) -> None:
         self._path = path
+        self._kill = kill
 
     def write(self, kind: str, **fields: Json) -> None:
         line = json.dumps({"pid": os.getpid(), "kind": kind, **fields}) + "\n"
@@ -75,6 +79,9 @@ class Log:
             os.close(file)
         sys.stdout.write(line)
         sys.stdout.flush()
+        step = str(fields.get("key", "")).partition("/")[2]
+        if self._kill is not None and (kind, step if self._kill[1] else "") == self._kill:
+            os.kill(os.getpid(), signal.SIGKILL)
 
     def lines(self) -> list[dict[str, Json]]:
         return [json.loads(line) for line in self._path.read_text().splitlines()] if self._path.exists() else []
@@ -121,8 +128,8 @@ def agents(log: Log) -> list[ScriptedAgent]:
     ]
 
 
-async def main(directory: Path, answers: bool) -> None:
-    log = Log(directory / "log.jsonl")
+async def main(directory: Path, answers: bool, kill: tuple[str, str] | None) -> None:
+    log = Log(directory / "log.jsonl", kill)
     engine = DbosEngine(f"sqlite:///{directory / 'engine.db'}")
     async with supervised(directory, *agents(log), engine=engine, documents=TEAMS) as world:
         run = await world.run("everything", workflow=PLAN, key="once")
@@ -139,4 +146,5 @@ async def main(directory: Path, answers: bool) -> None:
 
 
 if __name__ == "__main__":
-    anyio.run(main, Path(sys.argv[1]), "--answer" in sys.argv)
+    at = sys.argv.index("--kill") if "--kill" in sys.argv else 0
+    anyio.run(main, Path(sys.argv[1]), "--answer" in sys.argv, (sys.argv[at + 1], sys.argv[at + 2]) if at else None)

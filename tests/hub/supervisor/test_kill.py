@@ -1,13 +1,11 @@
 """`kill -9` at chosen moments, a restart each time: the run ends well, and nothing that was recorded is done again."""
 
 import json
-import os
 import signal
 import sqlite3
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,56 +15,35 @@ Line = dict[str, Any]
 
 @dataclass(frozen=True)
 class Moment:
-    """When to kill: after the first line of the process that this is true of."""
+    """When the program kills itself: at the first line of this kind, about this step where one is named."""
 
     name: str
-    matches: Callable[[Line], bool]
-
-
-def started(step: str) -> Callable[[Line], bool]:
-    return lambda line: line["kind"] == "start" and str(line["key"]).partition("/")[2] == step
-
-
-def done(step: str) -> Callable[[Line], bool]:
-    return lambda line: line["kind"] == "done" and str(line["key"]).partition("/")[2] == step
+    kind: str
+    step: str = ""
 
 
 MOMENTS = (
-    Moment("after the first step's work", done("s1")),
-    Moment("within a parallel branch", started("fan.f4")),
-    Moment("within a plan in a plan", done("fan.f8.i1")),
-    Moment("when an agent has taken the task", lambda line: line["kind"] == "bound"),
-    Moment("deep in nested teams", done("teams.t1.c2.p1")),
-    Moment("when a person is asked", lambda line: line["kind"] == "asked"),
-    Moment("after the answer was given", lambda line: line["kind"] == "answered"),
-    Moment("near the end", started("e2")),
+    Moment("after the first step's work", "done", "s1"),
+    Moment("within a parallel branch", "start", "fan.f4"),
+    Moment("within a plan in a plan", "done", "fan.f8.i1"),
+    Moment("when an agent has taken the task", "bound"),
+    Moment("deep in nested teams", "done", "teams.t1.c2.p1"),
+    Moment("when a person is asked", "asked"),
+    Moment("after the answer was given", "answered"),
+    Moment("near the end", "start", "e2"),
 )
 
 
 def run_until(directory: Path, moment: Moment | None, *, answers: bool) -> list[Line]:
-    """Start the program, kill it at the moment, and return what it said; without a moment, wait for its end."""
+    """Run the program until it kills itself at the moment, and return what it said; without one, until its end."""
     program = [sys.executable, "-m", "tests.support.killed_hub", str(directory), *(["--answer"] if answers else [])]
-    lines: list[Line] = []
-    with (directory / "errors.txt").open("ab") as errors:
-        process = subprocess.Popen(program, stdout=subprocess.PIPE, stderr=errors, text=True, start_new_session=True)
-        try:
-            assert process.stdout is not None
-            for raw in process.stdout:
-                if not raw.startswith("{"):
-                    continue  # the hub's own log
-                lines.append(json.loads(raw))
-                if moment is not None and moment.matches(lines[-1]):
-                    break
-        finally:
-            if moment is not None:
-                os.kill(process.pid, signal.SIGKILL)
-            process.communicate(timeout=30)
-    said = (directory / "errors.txt").read_text()[-3000:]
-    if moment is None:
-        assert process.returncode == 0, said
-    else:
-        assert lines, said
-        assert moment.matches(lines[-1]), f"it ended before {moment.name}: {lines[-1]} {said}"
+    if moment is not None:
+        program += ["--kill", moment.kind, moment.step]
+    ended = subprocess.run(program, capture_output=True, text=True, timeout=120, check=False)
+    lines = [json.loads(raw) for raw in ended.stdout.splitlines() if raw.startswith("{")]  # beside the hub's own log
+    wanted = 0 if moment is None else -signal.SIGKILL
+    at = "its end" if moment is None else moment.name
+    assert ended.returncode == wanted, f"it was not at {at} that it ended: {lines[-1:]} {ended.stderr[-3000:]}"
     return lines
 
 
