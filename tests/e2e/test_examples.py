@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shutil
 import sqlite3
 import subprocess
 import sys
@@ -159,15 +158,15 @@ class Terminal:
 
 @pytest.fixture(scope="module")
 def terminal(tmp_path_factory: pytest.TempPathFactory) -> Generator[Terminal]:
-    folder = tmp_path_factory.mktemp("examples")
+    folder, python = tmp_path_factory.mktemp("examples"), Path(sys.executable)
     (folder / "examples").symlink_to(ROOT / "examples")
     variables = environment(
         folder,
         {
-            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
+            "PATH": f"{python.parent}{os.pathsep}{os.environ.get('PATH', '')}",
             "INTERHUB_SERVER__PORT": "0",
             "INTERHUB_WORKERS__ENVIRONMENTS": str(WORKER_ENVIRONMENTS),
-            "UV_CACHE_DIR": subprocess.check_output([shutil.which("uv") or "uv", "cache", "dir"], text=True).strip(),
+            "UV_CACHE_DIR": subprocess.check_output([python.parent / "uv", "cache", "dir"], text=True).strip(),
             "CREWAI_DISABLE_TELEMETRY": "true",
             "LANGSMITH_TRACING": "false",
             "OTEL_INSTRUMENTATION_A2A_SDK_ENABLED": "false",

@@ -144,10 +144,11 @@ def test_settings_that_are_wrong_are_said(tmp_path: Path) -> None:
 def test_it_ends_well_when_it_is_told_to(tmp_path: Path, number: signal.Signals) -> None:
     with hub_process(cli(tmp_path)) as running:
         running.process.send_signal(number)
-        _, err = running.process.communicate(timeout=20)
-        assert running.process.returncode == 0, err
-        assert "hub_stopped" in err
-        assert "Traceback" not in err
+        running.process.wait(timeout=20)
+        log = (running.cli.home / "hub.log").read_text()
+        assert running.process.returncode == 0, log
+        assert "hub_stopped" in log
+        assert "Traceback" not in log
         assert not (running.cli.data_dir / "hub.json").exists()
 
 
