@@ -1,6 +1,6 @@
 import threading
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
@@ -83,3 +83,21 @@ def test_when_too_many_wait_the_oldest_are_dropped_and_appending_never_blocks(en
     with log:
         assert log.flush()
     assert _targets(engine) == ["agent/2", "agent/3", "agent/4"]
+
+
+def test_a_record_is_read_as_it_was_taken_whatever_it_holds(database_url: str) -> None:
+    engine = open_database(database_url)
+    taken = _record(1, key=2**53)._replace(
+        at=datetime(2026, 11, 21, 3, 4, 5, 678, tzinfo=timezone(timedelta(hours=2))),
+        target="agent/'\"\\é漢\x00\ud800?:name",
+        duration_ms=2.5,
+    )
+    with SqlAuditLog(engine, linger_s=0.01) as log:
+        log.append(taken)
+        log.append(_record(2))
+    with engine.connect() as connection:
+        rows = connection.execute(select(audit).order_by(audit.c.id)).all()
+    engine.dispose()
+    assert [row.target for row in rows] == ["agent/'\"\\é漢\ufffd\ufffd?:name", "agent/2"]
+    assert (rows[0].at, rows[0].detail, rows[0].duration_ms) == (taken.at, {"key": 2**53}, 2)
+    assert (rows[1].at, rows[1].detail, rows[1].outcome) == (_record(2).at, {}, "completed")
