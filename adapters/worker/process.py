@@ -57,7 +57,7 @@ class Program:
     """Where the process's own output goes; None for the hub's log, at level debug."""
     start_timeout_s: float = 120.0
     """How long importing the framework and the agent may take."""
-    cancel_grace_s: float = 1.0
+    cancel_grace_s: float = 0.5
     """How long a cancelled task may take to end by itself before its process is made to."""
 
 
