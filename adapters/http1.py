@@ -14,6 +14,8 @@ from typing import cast
 
 import httptools
 
+from .outbox import outbox_of
+
 MAX_BODY_BYTES = 64 * 1024 * 1024
 """Most that one response may hold before it is cut off."""
 MAX_HEAD_BYTES = 64 * 1024
@@ -330,13 +332,15 @@ class _Connection(asyncio.Protocol):
     """One connection, with at most one response on its way."""
 
     __slots__ = (
-        "_head_bytes", "_parser", "_paused", "_pool", "_response", "_transport", "_until_end", "loop", "used_at",
+        "_head_bytes", "_outbox", "_parser", "_paused", "_pool", "_response", "_transport", "_until_end", "loop",
+        "used_at",
     )  # fmt: skip
 
     def __init__(self, pool: Http1Pool, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
         self.used_at = 0.0
         self._pool = pool
+        self._outbox = outbox_of(loop)
         self._parser = httptools.HttpResponseParser(self)
         self._transport: asyncio.Transport | None = None
         self._response: Response | None = None
@@ -357,7 +361,7 @@ class _Connection(asyncio.Protocol):
         self._head_bytes = 0
         self._until_end = False
         response.belongs_to(self)
-        self._transport.write(request)
+        self._outbox.write(self._transport, request)
 
     def read_on(self) -> None:
         """Read again, after a pause."""

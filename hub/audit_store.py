@@ -1,8 +1,10 @@
 """The audit log in the database: records are taken in memory and written in batches by a thread of their own."""
 
+import sqlite3
 import threading
 from collections import deque
 from collections.abc import Sequence
+from contextlib import closing
 from datetime import UTC
 from types import TracebackType
 from typing import Self, TypeAlias, cast
@@ -113,12 +115,15 @@ class SqlAuditLog:
 
     def _written(self, records: "Sequence[_Row]") -> bool:
         try:
-            with writing(self._engine) as connection:
-                if self._on_sqlite:
-                    connection.exec_driver_sql(_INTO_SQLITE, (orjson.dumps(records).decode(),))
-                else:
+            if self._on_sqlite:
+                # As one statement past SQLAlchemy, which is a transaction of its own: for each, sqlite3 lets go of the
+                # interpreter's lock several times, and then waits for it (`append`).
+                with closing(self._engine.raw_connection()) as connection:
+                    connection.cursor().execute(_INTO_SQLITE, (orjson.dumps(records).decode(),))
+            else:
+                with writing(self._engine) as connection:
                     connection.execute(insert(audit), cast("Sequence[dict[str, object]]", records))
-        except (DatabaseError, SQLAlchemyError) as error:
+        except (DatabaseError, SQLAlchemyError, sqlite3.Error) as error:
             log.warning("audit_write_failed", records=len(records), why=str(error).partition("\n")[0])
             return False
         except Exception:  # a record that cannot be written must not end the thread that writes the others
@@ -133,8 +138,7 @@ SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(va
        json_extract(value, '$[6]'), json_extract(value, '$[7]'), json_extract(value, '$[8]')
 FROM json_each(?)
 """
-"""Inserts any number of rows, given as JSON, as one statement: for each, sqlite3 lets go of the interpreter's lock, and
-then waits for it (`SqlAuditLog.append`)."""
+"""Inserts any number of rows, given as JSON."""
 
 
 def _sqlite_row(record: AuditRecord) -> tuple[object, ...]:

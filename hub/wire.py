@@ -176,7 +176,7 @@ class ShortProtocol(CorkedProtocol):
         self.server_state.total_requests += 1
         fields, body = answer
         head = _head(self.server_state.default_headers)
-        self.corked.send_now(b"%b%bcontent-length: %d\r\n\r\n%b" % (head, fields, len(body), body))
+        self.transport.write(b"%b%bcontent-length: %d\r\n\r\n%b" % (head, fields, len(body), body))
         self._answered_at = self.loop.time()
         if self.timeout_keep_alive_task is None:
             self._keep_alive(self.timeout_keep_alive)

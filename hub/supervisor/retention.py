@@ -163,8 +163,22 @@ class Retention:
                 _sweep_accounts(connection, now)
             if rules.runs_days is not None:
                 _sweep_events(connection, now - timedelta(days=rules.runs_days))
-            if rules.audit_days is not None:
-                connection.execute(delete(audit).where(audit.c.at < now - timedelta(days=rules.audit_days)))
+        if rules.audit_days is not None:
+            self._sweep_audit(now - timedelta(days=rules.audit_days))
+
+    def _sweep_audit(self, before: datetime) -> None:
+        """Remove old records slice by slice, until none of a slice is: they are in the order of time, nearly."""
+        after = 0
+        while True:
+            with writing(self._database) as connection:
+                some = select(audit.c.id).where(audit.c.id > after).order_by(audit.c.id).limit(_SLICE).subquery()
+                last = connection.execute(select(func.max(some.c.id))).scalar()
+                if last is None:
+                    return
+                old = audit.c.id > after, audit.c.id <= last, audit.c.at < before
+                if not connection.execute(delete(audit).where(*old)).rowcount:
+                    return
+            after = last
 
     def _sweep_blobs(self, connection: Connection, now: datetime) -> None:
         # One that is put again meanwhile has a new time, which is looked at again when its row is locked.
@@ -206,6 +220,8 @@ def _take_turn(database: sa.Engine) -> Callable[[], None] | None:
 
 _ENDED = [state.value for state in RunState if state.ended]
 _BATCH = 200
+_SLICE = 10_000
+"""Audit records that one transaction removes: others that write wait for it."""
 _GRACE = timedelta(hours=1)
 """A large value may be put before the run that uses it is on record as doing so; none is removed so soon."""
 _ACCOUNT_GRACE = timedelta(days=1)

@@ -112,17 +112,19 @@ async def test_nobody_there_is_told_as_such() -> None:
 
 
 async def test_a_request_that_is_given_up_closes_its_connection() -> None:
-    closed = anyio.Event()
+    came, closed = anyio.Event(), anyio.Event()
 
     async def handler(stream: anyio.abc.SocketStream) -> None:
         async with stream:
             await stream.receive()
+            came.set()
             with pytest.raises((anyio.EndOfStream, anyio.BrokenResourceError)):
                 await stream.receive()
             closed.set()
 
     async with server(handler) as pool:
         response = await pool.connect_and_send(REQUEST)
+        await came.wait()
         response.abandon()
         with anyio.fail_after(5):
             await closed.wait()

@@ -183,14 +183,14 @@ async def test_old_audit_records_go_and_without_rules_nothing_does(tmp_path: Pat
                 "decision": "allow", "outcome": "", "duration_ms": 1, "detail": {},
             }  # fmt: skip
             with writing(kept.database) as connection:
-                for days in (1, 100):
-                    at = datetime.now(UTC) - timedelta(days=days)
-                    connection.execute(sa.insert(audit).values(at=at, **row))
+                # One that is ahead of its time, and more old ones than are removed at once.
+                ages = [timedelta(days=days) for days in (-900, *[100] * 25_000, 1)]
+                connection.execute(sa.insert(audit), [{"at": datetime.now(UTC) - age, **row} for age in ages])
             nothing = await kept.retention.collect(Rules())
             assert (nothing.runs, nothing.blobs, nothing.audit) == (0, 0, 0)
-            assert (await kept.retention.collect(Rules(audit_days=30))).audit == 1
+            assert (await kept.retention.collect(Rules(audit_days=30))).audit == 25_000
             with kept.database.connect() as connection:
-                assert connection.execute(sa.select(sa.func.count()).select_from(audit)).scalar() == 1
+                assert connection.execute(sa.select(sa.func.count()).select_from(audit)).scalar() == 2
             assert "runs" in kept.tables(run_id)
         finally:
             kept.close()
