@@ -109,6 +109,8 @@ class ShortProtocol(CorkedProtocol):
         self._data = b""
         """The request that is going, as it came."""
         self._later: list[bytes] = []
+        self._held_back = False
+        self._reader = Reader()
         self._left: Around = ()
         self._ending = False
         self._answered_at = 0.0
@@ -122,11 +124,11 @@ class ShortProtocol(CorkedProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Take what the client sends."""
-        if self._going is not None:
+        if self._going is not None or self._later:
             self._keep_for_later(data)
             return
-        if self._between and not self.pipeline and self._is_answered():
-            request = read(data)
+        if self._between and not self.pipeline and not self.flow.write_paused and self._is_answered():
+            request = self._reader.read(data)
             if request is not None and self._goes_short(request, data):
                 return
         super().data_received(data)
@@ -134,6 +136,7 @@ class ShortProtocol(CorkedProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Let go of what is on its way."""
         going, self._going = self._going, None
+        self._later.clear()
         if going is not None:
             going.give_up()
         super().connection_lost(exc)
@@ -221,17 +224,24 @@ class ShortProtocol(CorkedProtocol):
 
     def _keep_for_later(self, data: bytes) -> None:
         self._later.append(data)
-        if sum(map(len, self._later)) > _MOST_LATER:
+        if not self._held_back and sum(map(len, self._later)) > _MOST_LATER:
+            self._held_back = True
             self.flow.pause_reading()
 
     def _go_on(self) -> None:
+        if self._later:
+            self.loop.call_soon(self._take_later)
+
+    def _take_later(self) -> None:
         later, self._later = self._later, []
-        if later:
+        if self._held_back:
+            self._held_back = False
             self.flow.resume_reading()
-            self.loop.call_soon(self.data_received, b"".join(later))
+        if later:
+            self.data_received(b"".join(later))
 
 
-class _Head:
+class _Status:
     """The status line and the headers that uvicorn adds to every response, written once a second."""
 
     of: Sequence[tuple[bytes, bytes]] = ()
@@ -239,10 +249,10 @@ class _Head:
 
 
 def _head(defaults: Sequence[tuple[bytes, bytes]]) -> bytes:
-    if defaults is not _Head.of:
-        _Head.of = defaults
-        _Head.lines = b"HTTP/1.1 200 OK\r\n" + b"".join([b"%b: %b\r\n" % each for each in defaults])
-    return _Head.lines
+    if defaults is not _Status.of:
+        _Status.of = defaults
+        _Status.lines = b"HTTP/1.1 200 OK\r\n" + b"".join([b"%b: %b\r\n" % each for each in defaults])
+    return _Status.lines
 
 
 # Reading
@@ -259,12 +269,42 @@ _MOST_KEPT = 4096
 _fields: dict[bytes, tuple[bytes, bytes]] = {}
 
 
-def read(data: bytes) -> Request | None:
-    """Read a request; None where it is not whole, or anything about its head is special (RFC 9112)."""
-    end = data.find(b"\r\n\r\n")
-    if end < 0 or not data.startswith(b"POST /"):
-        return None
-    lines = data[:end].split(b"\r\n")
+class _Head(NamedTuple):
+    """The head of a request whose body has a length."""
+
+    written: bytes
+    path: str
+    query: bytes
+    headers: dict[bytes, bytes]
+    length: int
+    """Of the body, in bytes."""
+
+
+class Reader:
+    """Reads the requests of one connection. It remembers the last head: most clients send the same again and again."""
+
+    __slots__ = ("_head",)
+
+    def __init__(self) -> None:
+        self._head = _Head(b"", "", b"", {}, 0)
+
+    def read(self, data: bytes) -> Request | None:
+        """Read a request; None where it is not whole, or anything about its head is special (RFC 9112)."""
+        end = data.find(b"\r\n\r\n")
+        if end < 0:
+            return None
+        written = data[:end]
+        if written != self._head.written:
+            head = _read_head(written)
+            if head is None:
+                return None
+            self._head = head
+        _, path, query, headers, length = self._head
+        return Request(path, query, headers, data[end + 4 :]) if len(data) == end + 4 + length else None
+
+
+def _read_head(written: bytes) -> _Head | None:
+    lines = written.split(b"\r\n")
     target = _target(lines[0])
     if target is None:
         return None
@@ -278,9 +318,9 @@ def read(data: bytes) -> Request | None:
     length = headers.get(b"content-length", b"")
     if len(headers) != len(lines) or not length.isdigit() or len(length) > 9 or not _SPECIAL.isdisjoint(headers):
         return None
-    if int(length) != len(data) - end - 4 or headers.get(b"connection", b"keep-alive").lower() != b"keep-alive":
+    if headers.get(b"connection", b"keep-alive").lower() != b"keep-alive":
         return None
-    return Request(target[0], target[1], headers, data[end + 4 :])
+    return _Head(written, *target, headers, int(length))
 
 
 @lru_cache(maxsize=1024)

@@ -300,7 +300,7 @@ class Entrance:
 
     def _line(self, scope: Scope, answered: "_Answered", started: float) -> None:
         state = scope["state"]
-        quiet = scope["path"] in _PROBES or (RECORDED in state and answered.status == 200)
+        quiet = scope["path"] in _PROBES or (state.get(RECORDED, False) and answered.status == 200)
         if quiet and not says_debug():
             return
         principal = state.get("principal")

@@ -11,10 +11,11 @@ import pytest
 import uvicorn
 from starlette.types import Receive, Scope, Send
 
-from interhub.hub.wire import LEFT, Answer, Exchange, Going, Request, ShortProtocol, read
+from interhub.hub.wire import LEFT, Answer, Exchange, Going, Reader, Request, ShortProtocol
 
 pytestmark = pytest.mark.anyio
 
+BIG = b"x" * 16 * 1024 * 1024
 HEAD = b"POST /short HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
 
 
@@ -52,6 +53,8 @@ class Site:
         match request.body:
             case b"hold":
                 return self.held
+            case b"big":
+                return Answer(b"", BIG)
             case b"break":
                 raise RuntimeError("as asked")
             case body if body.startswith(b"long"):
@@ -150,6 +153,54 @@ async def test_requests_in_one_piece_are_answered_in_their_order_whichever_way_t
         assert [await answer_on(reader) for _ in range(2)] == [b"held", b"later"]
 
 
+async def test_what_comes_just_as_an_answer_goes_out_is_read_after_what_came_before_it() -> None:
+    site = Site()
+    async with serving(site) as (_, port), connected(port) as (reader, writer):
+        writer.write(post(b"hold"))
+        await site.held.following.wait()
+        protocol = cast("ShortProtocol", site.held.exchange)
+        second = post(b"second")
+        protocol.data_received(second[:40])
+        protocol.answer(Answer(b"", b"held"))
+        protocol.data_received(second[40:])
+        protocol.data_received(post(b"third"))
+        assert [await answer_on(reader) for _ in range(3)] == [b"held", b"long:second", b"long:third"]
+
+
+async def test_what_waits_is_dropped_when_the_client_hangs_up_before_it_is_read() -> None:
+    site = Site()
+    async with serving(site) as (_, port):
+        async with connected(port) as (_, writer):
+            writer.write(post(b"hold"))
+            await site.held.following.wait()
+            protocol = cast("ShortProtocol", site.held.exchange)
+            protocol.data_received(post(b"never"))
+            protocol.answer(Answer(b"", b"held"))
+            protocol.connection_lost(None)
+        await asyncio.sleep(0)
+        assert [each.body for each in site.short] == [b"hold"]
+        assert site.long == []
+
+
+async def test_a_client_that_does_not_read_is_left_to_the_application_which_waits_for_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    paused = asyncio.Event()
+
+    def pause(protocol: ShortProtocol) -> None:
+        protocol.flow.pause_writing()
+        paused.set()
+
+    monkeypatch.setattr(ShortProtocol, "pause_writing", pause)
+    site = Site()
+    async with serving(site) as (_, port), connected(port) as (reader, writer):
+        writer.write(post(b"big"))
+        await paused.wait()
+        writer.write(post(b"next"))
+        assert await answer_on(reader) == BIG
+        assert await answer_on(reader) == b"long:next"
+
+
 async def test_a_request_that_comes_in_pieces_goes_to_the_application() -> None:
     site = Site()
     async with serving(site) as (_, port), connected(port) as (reader, writer):
@@ -245,11 +296,11 @@ async def test_a_connection_that_nobody_uses_is_closed() -> None:
     ],
 )
 def test_what_is_special_about_a_head_is_for_the_parser(data: bytes) -> None:
-    assert read(data) is None
+    assert Reader().read(data) is None
 
 
 def test_a_plain_head_is_read_as_the_parser_does_it() -> None:
-    found = read(post(b"{}", head=HEAD + b"X-Padded:\t a b \t\r\nConnection: Keep-Alive\r\nX-Empty:\r\n"))
+    found = Reader().read(post(b"{}", head=HEAD + b"X-Padded:\t a b \t\r\nConnection: Keep-Alive\r\nX-Empty:\r\n"))
     assert found is not None
     assert found.headers == {
         b"host": b"x",
@@ -259,6 +310,21 @@ def test_a_plain_head_is_read_as_the_parser_does_it() -> None:
         b"x-empty": b"",
         b"content-length": b"2",
     }
-    queried = read(post(b"{}", head=HEAD.replace(b"/short", b"/short?profile=a")))
+    queried = Reader().read(post(b"{}", head=HEAD.replace(b"/short", b"/short?profile=a")))
     assert queried is not None
     assert (queried.path, queried.query) == ("/short", b"profile=a")
+
+
+def test_a_head_that_is_the_same_again_is_not_read_again_and_another_is() -> None:
+    reader = Reader()
+    first, again = reader.read(post(b"{}")), reader.read(post(b"[]"))
+    assert first is not None
+    assert again is not None
+    assert again.headers is first.headers
+    assert again.body == b"[]"
+    assert reader.read(post(b"[]")[:-1]) is None, "not whole"
+    longer = reader.read(post(b"[1]"))
+    assert longer is not None
+    assert (longer.body, longer.headers[b"content-length"]) == (b"[1]", b"3")
+    assert reader.read(b"POST /short HTTP/1.1\r\nContent-Length: 0\r\n\r\n") is not None
+    assert reader.read(b"\r\n\r\n") is None

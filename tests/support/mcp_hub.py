@@ -12,7 +12,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from interhub.adapters import Adapter, Call, Connection, Outcome, Principal, Report
-from interhub.adapters.pool import ConnectionPool, Held, PoolKey
+from interhub.adapters.pool import ConnectionPool, ConnectionState, Held, PoolKey
 from interhub.agent_cards import AgentCard, Endpoint
 from interhub.hub.dispatch import Pass
 from interhub.hub.errors import NotAllowed
@@ -57,6 +57,9 @@ class SmallHub:
         for listener in self._listeners:
             listener(agent.tenant)
         return agent
+
+    def connections(self) -> tuple[ConnectionState, ...]:
+        return self._pool.states()
 
     def remove(self, agent_id: str) -> None:
         agent = self.agents.pop(agent_id)

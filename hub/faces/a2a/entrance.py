@@ -11,10 +11,10 @@ import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from interhub.adapters import AdapterError, Principal
-from interhub.adapters.exact_json import is_exact
 from interhub.agent_cards import Json
 from interhub.hub.errors import HubError
 from interhub.hub.faces.http import replay, while_connected
+from interhub.hub.faces.jsonrpc import read_request
 from interhub.registry import RegistryError
 
 from .handler import HubHandler
@@ -122,23 +122,13 @@ def _is_plain(scope: Scope) -> bool:
 
 
 def _request(body: bytes) -> tuple[str, int | str, dict[str, Any]] | None:
-    if not is_exact(body):
+    request = read_request(body)
+    if request is None or request.keys() != {"jsonrpc", "id", "method", "params"}:
         return None
-    try:
-        read: object = orjson.loads(body)
-    except orjson.JSONDecodeError:
+    method, params = request["method"], request["params"]
+    if method not in ("SendMessage", "GetTask") or not isinstance(params, dict):
         return None
-    if not isinstance(read, dict):
-        return None
-    request = cast("dict[str, Any]", read)
-    method, number, params = request.get("method"), request.get("id"), request.get("params")
-    if isinstance(number, bool) or not isinstance(number, int | str):
-        return None
-    if request.get("jsonrpc") != "2.0" or not isinstance(params, dict):
-        return None
-    if method not in ("SendMessage", "GetTask") or not request.keys() <= {"jsonrpc", "id", "method", "params"}:
-        return None
-    return str(method), number, cast("dict[str, Any]", params)
+    return method, request["id"], cast("dict[str, Any]", params)
 
 
 async def _send(body: bytes, send: Send) -> None:

@@ -64,13 +64,15 @@ class DirectRelay:
         held = self._hub.hold(relay.agent)
         if held is None:
             return None
-        connection = held.connection
-        session = connection.current(askable(inbound.meta)) if isinstance(connection, McpConnection) else None
         underway = None
-        if session is not None and (session.modern or _is_sayable(inbound)):
-            underway = self._through(inbound, relay, session, held)
-        if underway is None:
-            held.release()
+        try:
+            connection = held.connection
+            session = connection.current(askable(inbound.meta)) if isinstance(connection, McpConnection) else None
+            if session is not None and (session.modern or _is_sayable(inbound)):
+                underway = self._through(inbound, relay, session, held)
+        finally:
+            if underway is None:
+                held.release()
         return underway
 
     def _through(self, inbound: Inbound, relay: Relay, session: Beginner, held: Held) -> Underway | None:
@@ -123,9 +125,11 @@ class DirectRelay:
         if use is None:
             return None, True
         kind, key = use
-        arguments = inbound.params.get("arguments")
+        name, arguments = inbound.params.get(key), inbound.params.get("arguments")
+        if not isinstance(name, str):
+            return None, False
         call = Call(
-            capability=str(inbound.params.get(key, "")),
+            capability=name,
             kind=kind,
             arguments=cast(JsonObject, arguments) if isinstance(arguments, Mapping) else {},
             principal=inbound.principal,

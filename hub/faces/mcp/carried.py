@@ -11,7 +11,12 @@ from .inbound import Inbound
 
 def parent_of(inbound: Inbound) -> TraceContext | None:
     """Return the trace that a request's `_meta` names; None where it is that of its headers."""
-    return extract_trace_context(inbound.meta) if "traceparent" in inbound.meta else None
+    if "traceparent" not in inbound.meta:
+        return None
+    try:
+        return extract_trace_context(inbound.meta)
+    except AttributeError:  # of a baggage or a state that is no text, which the SDK does not look for
+        return None
 
 
 def keeps_session(

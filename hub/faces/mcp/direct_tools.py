@@ -1,6 +1,6 @@
 """The short way to the agents' tools at `/mcp`: what is listed of MCP servers, called past the SDK on both sides."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Container, Mapping
 from typing import Any, NamedTuple, cast
 
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
@@ -28,19 +28,18 @@ _RESULT = frozenset({"content", "structuredContent", "isError", "resultType", "_
 _TEXT = frozenset({"type", "text"})
 
 
-_MOST_ROUTES = 10_000
-
-
 class _Route(NamedTuple):
-    """What is the same in one tool's calls by one caller. Good while catalogue and caller are those that it names."""
+    """What is the same in one tool's calls by one caller."""
 
-    catalogue: Catalogue
     principal: Principal
     owner: str
     """The caller's key."""
     entry: Entry
     call: Call
     """A call of the tool, without what each call brings."""
+
+
+_NO_ROUTES: dict[str, _Route] = {}
 
 
 class DirectTools:
@@ -50,7 +49,7 @@ class DirectTools:
         self,
         hub: Hub,
         catalogues: Catalogues,
-        own: Collection[str],
+        own: Container[object],
         sessions: StreamableHTTPSessionManager,
         *,
         session_idle_s: float,
@@ -60,12 +59,13 @@ class DirectTools:
         """`own` are the hub's own tools, which are not called here; `server_info` is what modern results tell."""
         self._hub = hub
         self._catalogues = catalogues
-        self._own = frozenset(own)
+        self._own = own
         self._sessions = sessions
         self._session_idle_s = session_idle_s
         self._call_timeout_s = call_timeout_s
         self._server_info = server_info
-        self._routes: dict[tuple[str, str], _Route] = {}
+        self._routes: dict[str, tuple[Catalogue, dict[str, _Route]]] = {}
+        """By profile and tool, of the catalogue that was the newest when they were looked up."""
 
     def __call__(self, inbound: Inbound) -> Underway | None:
         """Call a tool, or leave it."""
@@ -84,17 +84,18 @@ class DirectTools:
         catalogue = self._catalogues.known(principal.tenant, profile)
         if catalogue is None:
             return None  # the long way builds it
-        route = self._routes.get((profile.name, name))
-        if route is None or route.catalogue is not catalogue or route.principal is not principal:
+        newest, routes = self._routes.get(profile.name, (None, _NO_ROUTES))
+        if newest is not catalogue:
+            routes = dict[str, _Route]()
+            self._routes[profile.name] = catalogue, routes
+        route = routes.get(name)
+        if route is None or route.principal is not principal:
             route = self._route(catalogue, principal, name)
             if route is None:
                 return None
-            self._routes[profile.name, name] = route
+            routes[name] = route
         entry, given = route.entry, cast("JsonObject", arguments or {})
         if entry.arguments.problems(given):
-            return None
-        held = self._hub.hold(entry.agent)
-        if held is None:
             return None
         call = another(
             route.call,
@@ -102,9 +103,15 @@ class DirectTools:
             idempotency_key=f"{route.owner}/{getrandbits(128):032x}",
             meta=meta_to_agents(inbound.meta),
         )
-        underway = self._begin(inbound, entry, call, held)
-        if underway is None:
-            held.release()
+        held = self._hub.hold(entry.agent)
+        if held is None:
+            return None
+        underway = None
+        try:
+            underway = self._begin(inbound, entry, call, held)
+        finally:
+            if underway is None:
+                held.release()
         return underway
 
     def _route(self, catalogue: Catalogue, principal: Principal, name: str) -> "_Route | None":
@@ -114,8 +121,6 @@ class DirectTools:
             return None
         if support_of(entry.agent, entry.capability) is not TaskSupport.FORBIDDEN:
             return None
-        if len(self._routes) >= _MOST_ROUTES:
-            self._routes.clear()
         call = Call(
             capability=entry.capability.name,
             kind=Kind.TOOL,
@@ -123,7 +128,7 @@ class DirectTools:
             idempotency_key="",
             timeout_s=self._call_timeout_s,
         )
-        return _Route(catalogue, principal, principal.key, entry, call)
+        return _Route(principal, principal.key, entry, call)
 
     def _begin(self, inbound: Inbound, entry: Entry, call: Call, held: Held) -> Underway | None:
         connection = held.connection

@@ -101,7 +101,13 @@ class McpEntrance:
 
     def _begin(self, inbound: Inbound) -> bytes | Underway | None:
         shortcut = self._shortcuts.get(inbound.method)
-        return shortcut(inbound) if shortcut is not None else None
+        if shortcut is None:
+            return None
+        try:
+            return shortcut(inbound)
+        except Exception:  # a fault of the short way; the long one may well do
+            log.exception("short_way_failed", method=inbound.method)
+            return None
 
     async def _carry(self, underway: Underway) -> bytes | None:
         """Wait for a result; None when it is for the long way to wait, or to say what went wrong."""

@@ -116,7 +116,7 @@ class McpFace:
         shortcuts["tools/call"] = DirectTools(
             hub,
             self._catalogues,
-            own.names,
+            own,
             self._sessions,
             session_idle_s=session_idle_s,
             call_timeout_s=call_timeout_s,

@@ -15,11 +15,11 @@ from pydantic import ValidationError
 from starlette.types import Scope
 
 from interhub.adapters import Principal
-from interhub.adapters.exact_json import is_exact
 from interhub.adapters.mcp.direct import handing_over
 from interhub.adapters.mcp.relay import Begun
 from interhub.adapters.pool import Held
 from interhub.hub.dispatch import Pass
+from interhub.hub.faces.jsonrpc import read_request
 
 from .profiles import Profile
 
@@ -149,18 +149,10 @@ def inbound_of(caller: Caller, headers: Mapping[bytes, bytes], body: bytes) -> I
     modern = _MODERN.get(version)
     if modern is None and (SESSION not in headers or (version and version not in _HANDSHAKE)):
         return None
-    if not is_exact(body):
+    request = read_request(body)
+    if request is None:
         return None
-    try:
-        request: object = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        return None
-    if not isinstance(request, dict):
-        return None
-    message = cast("dict[str, Any]", request)
-    method, number, params = message.get("method"), message.get("id"), message.get("params")
-    if message.get("jsonrpc") != "2.0" or not isinstance(method, str) or type(number) not in (int, str):
-        return None
+    params = request.get("params")
     if params is None:
         params = {}
     elif not isinstance(params, dict):
@@ -172,8 +164,8 @@ def inbound_of(caller: Caller, headers: Mapping[bytes, bytes], body: bytes) -> I
     inbound = Inbound(
         caller,
         caller.principal,
-        method,
-        cast("int | str", number),
+        request["method"],
+        request["id"],
         fields,
         cast("dict[str, Any]", meta),
         headers,

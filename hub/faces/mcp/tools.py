@@ -1,7 +1,7 @@
 """The hub's own tools, carried out: delegate and what goes with its runs, find, call."""
 
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, TypeAlias, cast
@@ -62,11 +62,6 @@ class OwnTools:
             FIND: self._find,
             CALL: self._call,
         }
-
-    @property
-    def names(self) -> Collection[str]:
-        """What the tools are called."""
-        return self._handlers.keys()
 
     def __contains__(self, name: object) -> bool:
         return name in self._handlers

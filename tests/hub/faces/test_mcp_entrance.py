@@ -3,7 +3,7 @@
 import json
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, cast
 
 import anyio
 import httpx
@@ -14,6 +14,8 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from interhub.adapters.mcp import McpAdapter
+from interhub.adapters.mcp.session import McpSession
+from interhub.hub.faces.mcp.agent_direct import DirectRelay
 from interhub.hub.faces.mcp.entrance import McpEntrance
 from tests.support.mcp_hub import SmallHub, small_hub
 from tests.support.mcp_servers import at, serving
@@ -23,6 +25,7 @@ pytestmark = pytest.mark.anyio
 VERSION = "io.modelcontextprotocol/protocolVersion"
 CAPABILITIES = "io.modelcontextprotocol/clientCapabilities"
 INFO = {"io.modelcontextprotocol/serverInfo": {"name": "peer", "version": "1"}}
+PARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 ENVELOPE: dict[str, Any] = {VERSION: "2026-07-28", CAPABILITIES: {}}
 BOTH = "application/json, text/event-stream"
 
@@ -173,6 +176,7 @@ TABLE: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
     "another version in the envelope": (call("echo", meta={**ENVELOPE, VERSION: "2027-01-01"}), {}),
     "no envelope": (call("echo", meta={}), {}),
     "capabilities that are none": (call("echo", meta={**ENVELOPE, CAPABILITIES: 3}), {}),
+    "a name that is a list": (call(cast("Any", ["echo"])), {}),
     "an encoded name": (call("echo"), {"Mcp_Name": "=?base64?ZWNobw==?="}),
     "a parameter in its header": (call("routed", {"region": "eu"}), {"Mcp_Param_Region": "eu"}),
     "another parameter in its header": (call("routed", {"region": "eu"}), {"Mcp_Param_Region": "us"}),
@@ -251,15 +255,40 @@ async def test_a_simple_call_takes_the_short_way(monkeypatch: pytest.MonkeyPatch
         url = f"{address}/agents/modern/mcp"
         request = call("echo", {"text": "hi"})
         await client.post(url, json=request, headers=headers_of(request))
-        parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
-        request["params"]["_meta"] = {**ENVELOPE, "traceparent": parent}
+        request["params"]["_meta"] = {**ENVELOPE, "traceparent": PARENT}
         answered = await client.post(url, json=request, headers=headers_of(request))
         assert answered.status_code == 200
         sent, body = peer.sent[-1]
         assert body["id"].startswith("d-"), "it went out past the SDK"
         assert sent["traceparent"] == body["params"]["_meta"]["traceparent"]
-        assert sent["traceparent"][:36] == parent[:36], "the trace goes on"
+        assert sent["traceparent"][:36] == PARENT[:36], "the trace goes on"
         assert hub.records[-1] == ("tester", "echo", "completed")
+        request["params"]["_meta"]["baggage"] = 5  # which the SDK's server makes an internal error of
+        assert told(await client.post(url, json=request, headers=headers_of(request))) == told(answered)
+        assert [state.calls for state in hub.connections()] == [0]
+
+
+@pytest.mark.parametrize("fault", ["in the shortcut", "behind it"])
+async def test_a_fault_of_the_short_way_is_left_to_the_long_one_and_holds_no_connection(
+    fault: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with site() as (hub, _, address), httpx.AsyncClient() as client:
+        url = f"{address}/agents/modern/mcp"
+        request = call("echo", {"text": "hi"})
+        await client.post(url, json=request, headers=headers_of(request))
+
+        def broken(*given: Any, **named: Any) -> Any:
+            raise RuntimeError("as asked")
+
+        if fault == "in the shortcut":
+            monkeypatch.setattr(DirectRelay, "_ticket", broken)
+        else:
+            monkeypatch.setattr(McpSession, "begin", broken)
+        for _ in range(2):
+            answered = await client.post(url, json=request, headers=headers_of(request))
+            assert answered.status_code == 200
+            assert "hi" in answered.text
+        assert [state.calls for state in hub.connections()] == [0]
 
 
 async def test_a_client_that_hangs_up_ends_the_call_that_was_begun() -> None:
