@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Protocol, TypeAlias, TypeVar
 
 from interhub.agent_cards import AgentCard, Endpoint, Json, JsonObject, Kind, empty_object
@@ -18,7 +19,7 @@ class Principal:
     tenant: str = "default"
     scopes: frozenset[str] = frozenset()
 
-    @property
+    @cached_property
     def key(self) -> str:
         """Name of the principal in records and pools: `tenant/subject`."""
         return f"{self.tenant}/{self.subject}"

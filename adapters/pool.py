@@ -288,7 +288,8 @@ class _Entry:
         """Calls in flight without a scope."""
         self.used_at = clock()
         self._clock = clock
-        self._drained = anyio.Event()
+        self._drained: anyio.Event | None = None
+        """Set when the last call has ended, for who waits for that."""
 
     @contextmanager
     def use(self) -> Generator[Connection]:
@@ -311,7 +312,7 @@ class _Entry:
 
     def _count_out(self) -> None:
         self.used_at = self._clock()
-        if not self.calls:
+        if self._drained is not None and not self.calls:
             self._drained.set()
 
     @property

@@ -376,8 +376,8 @@ def _protocol_faces(
 
 
 _COLLECT_AFTER = (20_000, 5, 4)
-"""Python's own 700 has the collector walk over the calls in flight after every eighth call: a tenth of all CPU. A session
-that has ended is garbage of its oldest generation, 30 KB each, which waits for 400,000 objects more."""
+"""Python's own 700 has the collector walk over the calls in flight after every eighth call: a tenth of all CPU. A
+session that has ended is garbage of its oldest generation, 30 KB each, which waits for 400,000 objects more."""
 
 
 @asynccontextmanager

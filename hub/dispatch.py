@@ -57,12 +57,13 @@ class Pass:
     Ends with `end` or `hand_on`, once. It is counted among the calls under way until then, or until it is dropped.
     """
 
-    __slots__ = ("_agent", "_flights", "_record", "_span", "_started", "call", "trace")
+    __slots__ = ("_agent", "_flights", "_record", "_span", "_started", "call", "mark", "trace")
 
     def __init__(
         self,
         agent: Agent,
         call: Call,
+        mark: str,
         record: Record,
         parent: Context | None,
         flights: Flights | None = None,
@@ -72,7 +73,8 @@ class Pass:
         self._agent = agent
         self._flights = flights
         self.call = call
-        """The call, with its mark."""
+        self.mark = mark
+        """What the call carries to its agent."""
         self._record = record
         self._started = perf_counter()
         self._span: trace.Span | None = None
@@ -234,11 +236,10 @@ class Dispatcher:
             return None
         if self.guards.limits.marked and matches(call.principal, self.guards.limits.marked):
             return None
-        budget = self.guards.budget()
-        outgoing = another(call, budget=budget, mark=self.guards.mark(agent.id, call, budget))
+        mark = self.guards.mark(agent.id, call, self.guards.budget())
         if not self._flights.take((agent.tenant, agent.id), call.principal.key):
             return None
-        return Pass(agent, outgoing, self._ended, parent, self._flights, trace)
+        return Pass(agent, call, mark, self._ended, parent, self._flights, trace)
 
     @asynccontextmanager
     async def under_way(self, agent: Agent, call: Call) -> AsyncGenerator[None]:

@@ -313,9 +313,9 @@ class McpConnection:
     # The direct way
 
     def begin(
-        self, call: Call, capability: Capability, *, trace: Mapping[str, str], with_progress: bool
+        self, call: Call, capability: Capability, mark: str, *, trace: Mapping[str, str], with_progress: bool
     ) -> DirectExchange | None:
-        """Begin the call of a tool directly, as `call` would; None where that cannot be done now.
+        """Begin the call of a tool directly, as `call` would, under a mark; None where that cannot be done now.
 
         The arguments have been checked. What it has not come to by itself is handed over to `call`. Without
         `with_progress` nobody is told how far it is, and the server is not asked to say.
@@ -325,6 +325,7 @@ class McpConnection:
             return None
         params, headers = self._params(call, capability)
         meta = cast("dict[str, Any]", params["_meta"])
+        meta[DELEGATION_KEY] = mark
         if not with_progress:
             del meta["progressToken"]
         elif session.modern and "logging" in session.capabilities:

@@ -98,7 +98,7 @@ class SmallHub:
         def ended(agent: Agent, call: Call, outcome: str, started: float) -> None:
             self.record(agent, call, outcome=outcome, started=started)
 
-        return None if call.capability in self.denied else Pass(agent, call, ended, parent, carrier=trace)
+        return None if call.capability in self.denied else Pass(agent, call, "", ended, parent, carrier=trace)
 
     def admit(self, agent: Agent, call: Call) -> None:
         if call.capability in self.denied:

@@ -137,7 +137,7 @@ class DirectRelay:
         )
         ticket = self._hub.let_through(relay.agent, call, parent=parent_of(inbound), trace=inbound.caller.trace)
         if ticket is not None:
-            inbound.params["_meta"] = {**inbound.meta, DELEGATION_KEY: ticket.call.mark}
+            inbound.params["_meta"] = {**inbound.meta, DELEGATION_KEY: ticket.mark}
         return ticket, ticket is not None
 
 

@@ -138,7 +138,7 @@ class DirectTools:
         if ticket is None:
             return None
         begun = connection.begin(
-            ticket.call, entry.capability, trace=ticket.trace, with_progress="progressToken" in inbound.meta
+            call, entry.capability, ticket.mark, trace=ticket.trace, with_progress="progressToken" in inbound.meta
         )
         if begun is None:
             return None
