@@ -12,11 +12,13 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, context
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import NamedTuple, Protocol, Self, runtime_checkable
 
 import anyio
 import anyio.abc
 import structlog
+
+from interhub.agent_cards import AgentCard
 
 from .backoff import Backoff, Clock
 from .base import Call, Connection, Outcome, Report
@@ -27,6 +29,15 @@ Opener = Callable[[], AbstractAsyncContextManager[Connection]]
 """Makes a connection's context; called each time that one is opened."""
 
 _log = structlog.get_logger(__name__)
+
+
+@runtime_checkable
+class Renewable(Protocol):
+    """A `Connection` that goes by its agent's card, which may be another one while the connection stays."""
+
+    def renew(self, card: AgentCard) -> None:
+        """Go by this card from now on."""
+        ...
 
 
 class PoolKey(NamedTuple):
@@ -99,18 +110,19 @@ class ConnectionPool:
         # The block's own error goes on as it is; given to the task group it would come out as an exception group.
         await tasks.__aexit__(None, None, None)
 
-    async def get(self, key: PoolKey, opener: Opener) -> Connection:
+    async def get(self, key: PoolKey, opener: Opener, *, card: AgentCard | None = None) -> Connection:
         """Return a handle on the open connection, opening it first where there is none.
 
         Those who ask at the same time share one opening. The handle stays good; it opens the connection again when it
-        has to, by the `opener` given here.
+        has to, by the `opener` given here. `card` is the one that the opener opens with and the caller's calls are made
+        by: a connection that was opened with another is told of it (`Renewable`).
 
         Raises:
             AdapterError: it could not be opened, now or a moment ago; every waiter gets the error. RemoteUnavailable
                 when it failed a moment ago and is not tried again yet: the message says when it is.
         """
-        await self._acquire(key, opener)
-        return _Handle(partial(self._acquire, key, opener))
+        await self._acquire(key, opener, card)
+        return _Handle(partial(self._acquire, key, opener, card))
 
     def hold(self, key: PoolKey) -> "Held | None":
         """Hold the open connection, as a call in flight does, until it is released; None where none is open now."""
@@ -146,20 +158,22 @@ class ConnectionPool:
         ]
         return tuple(shown)
 
-    async def _acquire(self, key: PoolKey, opener: Opener) -> "_Entry":
+    async def _acquire(self, key: PoolKey, opener: Opener, card: AgentCard | None) -> "_Entry":
         while True:
             entry = self._entries.get(key)
             if entry is None or entry.retired.is_set():
-                entry = self._open(key, opener)
+                entry = self._open(key, opener, card)
             if entry.connection is None:
                 await entry.settled.wait()
             if entry.error is not None:
                 raise copy.copy(entry.error) from entry.error
             if entry.connection is not None:
+                if card is not None and entry.card is not card:
+                    entry.renew(card)
                 return entry
             # Evicted while it was being opened: the agent is another one now.
 
-    def _open(self, key: PoolKey, opener: Opener) -> "_Entry":
+    def _open(self, key: PoolKey, opener: Opener, card: AgentCard | None) -> "_Entry":
         if self._tasks is None:
             raise RemoteUnavailable(key.agent, "the hub is stopping")
         failure = self._failures.get(key)
@@ -167,7 +181,7 @@ class ConnectionPool:
             if not isinstance(failure.error, RemoteUnavailable):
                 raise copy.copy(failure.error) from failure.error
             raise RemoteUnavailable(key.agent, f"{failure.error.why} (next tried in {left_s:.1f} s)") from failure.error
-        entry = _Entry(key, self._clock)
+        entry = _Entry(key, card, self._clock)
         self._entries[key] = entry
         self._owned.add(entry)
         self._tasks.start_soon(self._own, entry, opener, name=f"connection to {key.agent}")
@@ -273,8 +287,10 @@ class Held:
 class _Entry:
     """One connection and the task that owns it."""
 
-    def __init__(self, key: PoolKey, clock: Clock) -> None:
+    def __init__(self, key: PoolKey, card: AgentCard | None, clock: Clock) -> None:
         self.key = key
+        self.card = card
+        """The one that the connection goes by."""
         self.connection: Connection | None = None
         self.error: AdapterError | None = None
         self.opening = anyio.CancelScope()
@@ -290,6 +306,11 @@ class _Entry:
         self._clock = clock
         self._drained: anyio.Event | None = None
         """Set when the last call has ended, for who waits for that."""
+
+    def renew(self, card: AgentCard) -> None:
+        self.card = card
+        if isinstance(self.connection, Renewable):
+            self.connection.renew(card)
 
     @contextmanager
     def use(self) -> Generator[Connection]:

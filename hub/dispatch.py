@@ -26,6 +26,7 @@ from interhub.adapters import (
 )
 from interhub.adapters.base import another
 from interhub.adapters.pool import ConnectionState, Held, PoolKey
+from interhub.agent_cards import AgentCard
 from interhub.registry import Agent
 
 from .audit import AuditLog, AuditRecord
@@ -121,8 +122,14 @@ class Pass:
 class Pool(Protocol):
     """What the dispatcher needs of a connection pool (`interhub.adapters.pool.ConnectionPool`)."""
 
-    async def get(self, key: PoolKey, opener: Callable[[], AbstractAsyncContextManager[Connection]]) -> Connection:
-        """Return the open connection of that key, opening it when there is none."""
+    async def get(
+        self,
+        key: PoolKey,
+        opener: Callable[[], AbstractAsyncContextManager[Connection]],
+        *,
+        card: AgentCard | None = None,
+    ) -> Connection:
+        """Return the open connection of that key, opening it when there is none; it goes by that card."""
         ...
 
     def hold(self, key: PoolKey) -> Held | None:
@@ -212,7 +219,9 @@ class Dispatcher:
         adapter = self.adapter(agent.adapter)
         try:
             return await self._pool.get(
-                _key(agent), lambda: adapter.connect(agent.endpoint, card=agent.card, label=agent.id)
+                _key(agent),
+                lambda: adapter.connect(agent.endpoint, card=agent.card, label=agent.id),
+                card=agent.card,
             )
         except AdapterError as error:
             if self._witness is not None:

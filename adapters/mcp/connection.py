@@ -3,7 +3,7 @@
 from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any, cast
+from typing import Any, Generic, TypeVar, cast
 
 import anyio
 import anyio.abc
@@ -54,6 +54,8 @@ _LIST_CHANGED = {
 CHANGES = frozenset(method for _, method in _LIST_CHANGED.values())
 """The notifications that make a card out of date."""
 
+_Made = TypeVar("_Made")
+
 log = structlog.get_logger()
 
 
@@ -74,9 +76,14 @@ class McpConnection:
         self._on_changed = on_changed
         self._watchers: list[tuple[Callable[[str, JsonObject], None], Callable[[], None]]] = []
         self._waiting: dict[str, OpenRequest] = {}
-        self._checks: dict[tuple[Kind, str], ArgumentCheck] = {}
-        self._header_maps: dict[str, Mapping[tuple[str, ...], str]] = {}
-        self._result_checks: dict[str, ResultCheck] = {}
+        label = target.label
+        self._checks = {
+            kind: _MadeOfSchemas(lambda schema, name: ArgumentCheck(schema, label=f"{label}: {name}")) for kind in Kind
+        }
+        self._header_maps = _MadeOfSchemas(lambda schema, name: x_mcp_header_map(schema))
+        self._result_checks = _MadeOfSchemas(
+            lambda schema, name: ResultCheck(schema, label=f"{label}: result of {name}")
+        )
         self._upstream = self._owned(frozenset())
         self._lending: dict[frozenset[str], Upstream] = {}
 
@@ -93,6 +100,10 @@ class McpConnection:
     async def cancel(self, remote_task: str) -> None:
         """Ask the server to stop a task. A request that did not become one ended with the session it was sent on."""
         await self._task(remote_task, ignore).cancel()
+
+    def renew(self, card: AgentCard) -> None:
+        """Go by this card from now on (`interhub.adapters.pool.Renewable`)."""
+        self._card = card
 
     async def _call(self, call: Call, report: Report) -> Outcome:
         capability = self._card.capability(call.capability, call.kind)
@@ -222,7 +233,7 @@ class McpConnection:
         headers: dict[str, str] = {}
         match call.kind:
             case Kind.TOOL:
-                if capability is not None and (named := self._headers_of(capability)):
+                if capability is not None and (named := self._header_maps.of(capability.name, capability.input_schema)):
                     headers = mcp_param_headers(named, call.arguments)
                 return {"name": call.capability, "arguments": call.arguments, "_meta": meta}, headers
             case Kind.PROMPT:
@@ -242,12 +253,6 @@ class McpConnection:
                     METHOD_NOT_FOUND,
                 )
 
-    def _headers_of(self, capability: Capability) -> Mapping[tuple[str, ...], str]:
-        named = self._header_maps.get(capability.name)
-        if named is None:
-            named = self._header_maps[capability.name] = x_mcp_header_map(capability.input_schema)
-        return named
-
     def _expanded(self, call: Call) -> str:
         try:
             return UriTemplate.parse(call.capability).expand({key: str(value) for key, value in call.arguments.items()})
@@ -257,12 +262,7 @@ class McpConnection:
     def _check(self, call: Call, capability: Capability | None) -> None:
         if capability is None:
             return
-        key = (capability.kind, capability.name)
-        check = self._checks.get(key)
-        if check is None:
-            check = self._checks[key] = ArgumentCheck(
-                capability.input_schema, label=f"{self._label}: {capability.name}"
-            )
+        check = self._checks[capability.kind].of(capability.name, capability.input_schema)
         if wrong := check.problem(call.arguments):
             raise RemoteRefused(
                 self._label, f"{capability.name} does not take these arguments: {wrong}", (), INVALID_PARAMS
@@ -281,13 +281,9 @@ class McpConnection:
             raise ProtocolViolation(self._label, what)
 
     def _broken_promise(self, result: JsonObject, capability: Capability, schema: JsonObject) -> str:
-        check = self._result_checks.get(capability.name)
-        if check is None:
-            label = f"{self._label}: result of {capability.name}"
-            check = self._result_checks[capability.name] = ResultCheck(schema, label=label)
         if "structuredContent" not in result:
             return "it has no structured content"
-        return check.problem(result["structuredContent"])
+        return self._result_checks.of(capability.name, schema).problem(result["structuredContent"])
 
     async def _with_log_level(self, params: Mapping[str, Json]) -> dict[str, Json]:
         """Ask for the server's log, which 2026-07-28 sends only to those who ask."""
@@ -514,6 +510,24 @@ class McpConnection:
                 request.scope.cancel()
                 with anyio.move_on_after(_CANCEL_S, shield=True):
                     await request.done.wait()
+
+
+class _MadeOfSchemas(Generic[_Made]):
+    """What was made of capabilities' schemas, by name; made anew where a capability has another schema now."""
+
+    def __init__(self, make: Callable[[JsonObject, str], _Made]) -> None:
+        self._make = make
+        self._made: dict[str, tuple[JsonObject, _Made]] = {}
+
+    def of(self, name: str, schema: JsonObject) -> _Made:
+        """Return what is made of the schema of the capability of that name."""
+        known = self._made.get(name)
+        if known is not None and known[0] is schema:
+            return known[1]
+        # The registry gives new objects whenever it is read. Not by `==`, to which 1 and True are the same.
+        made = known[1] if known is not None and repr(known[0]) == repr(schema) else self._make(schema, name)
+        self._made[name] = (schema, made)
+        return made
 
 
 class _OwnSession:

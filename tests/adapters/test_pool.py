@@ -21,6 +21,7 @@ from interhub.adapters.backoff import Backoff
 from interhub.adapters.condition import State
 from interhub.adapters.pool import ConnectionPool, PoolKey
 from interhub.adapters.testing import ScriptedAgent, ScriptedConnection, Turn, answer
+from interhub.agent_cards import AgentCard
 
 pytestmark = pytest.mark.anyio
 
@@ -227,6 +228,29 @@ async def test_a_connection_that_dies_under_a_call_ends_the_call() -> None:
                 tasks.start_soon(report_dead, CALL, ignore)
                 await anyio.wait_all_tasks_blocked()
                 dying.set()
+
+
+async def test_an_open_connection_goes_by_the_card_of_whoever_calls() -> None:
+    told: list[AgentCard] = []
+
+    class Reader(ScriptedConnection):
+        def renew(self, card: AgentCard) -> None:
+            told.append(card)
+
+    @asynccontextmanager
+    async def open_one() -> AsyncGenerator[Connection]:
+        yield Reader(clerk())
+
+    old, new = AgentCard(name="clerk", version="1"), AgentCard(name="clerk", version="2")
+    async with ConnectionPool() as pool:
+        early = await pool.get(ANN, open_one, card=old)
+        await early.call(CALL, ignore)
+        assert not told, "it was opened with this card"
+        late = await pool.get(ANN, open_one, card=new)
+        await late.call(CALL, ignore)
+        assert told == [new]
+        await early.call(CALL, ignore)
+        assert told == [new, old], "its arguments were checked by this one"
 
 
 async def test_leaving_the_pool_ends_calls_in_flight() -> None:

@@ -76,7 +76,7 @@ class SmallHub:
         agent = await self.agent(principal, agent_id)
         adapter = self._adapters[agent.adapter]
         opener = lambda: adapter.connect(agent.endpoint, card=agent.card, label=agent.id)  # noqa: E731
-        return agent, await self._pool.get(self._key(agent), opener)
+        return agent, await self._pool.get(self._key(agent), opener, card=agent.card)
 
     def _key(self, agent: Agent) -> PoolKey:
         return PoolKey(credential=agent.tenant, agent=agent.id)

@@ -28,7 +28,15 @@ class Trouble:
     def __init__(self, era: str) -> None:
         self.modern = era == "modern"
         self.tools: tuple[str, ...] = TOOLS
+        self.definitions: dict[str, Object] = {}
+        """More of a tool's definition, by its name."""
+        self.results: dict[str, Object] = {}
+        """More of a tool's result, by its name."""
         self.calls: list[str] = []
+        self.arguments: Object = {}
+        """Of the last call."""
+        self.param_headers: dict[str, str] = {}
+        """The `Mcp-Param-*` of the last call."""
         self.secrets: set[str] = set()
         """What came as credentials."""
         self.hung_up = anyio.Event()
@@ -102,6 +110,8 @@ class Trouble:
             return
         if method == "tools/call":
             self.calls.append(params["name"])
+            self.arguments = params.get("arguments") or {}
+            self.param_headers = {key: value for key, value in headers.items() if key.startswith("mcp-param-")}
             await self._call(stream, number, params)
             return
         more = ""
@@ -121,7 +131,9 @@ class Trouble:
                 data = {"supported": [MODERN], "requested": params.get("protocolVersion")}
                 error = {"code": -32022, "message": "Unsupported protocol version", "data": data}
             case "tools/list":
-                result = {"tools": [{"name": name, "inputSchema": {"type": "object"}} for name in self.tools]}
+                plain: Object = {"inputSchema": {"type": "object"}}
+                tools = [{"name": name, **plain, **self.definitions.get(name, {})} for name in self.tools]
+                result = {"tools": tools}
             case "subscriptions/listen" if self.modern:
                 await stream.send(_head(200, "text/event-stream"))
                 meta = {"io.modelcontextprotocol/subscriptionId": number}
@@ -198,7 +210,7 @@ class Trouble:
             case "asks":
                 await self._ask(stream, number, params)
             case _:
-                await stream.send(self._reply(number, text))
+                await stream.send(self._reply(number, {**text, **self.results.get(params["name"], {})}))
 
     async def _ask(self, stream: anyio.abc.SocketStream, number: Any, params: Object) -> None:
         if params.get("inputResponses"):
