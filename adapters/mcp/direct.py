@@ -359,7 +359,10 @@ class DirectExchange:
             return
         body = response.take()
         kind = _kind(response.headers.get(b"content-type", b""))
-        if response.status != 200:
+        if response.status != 200 and self._resumes:  # of the rest of a stream: the request itself was looked at
+            why = f"HTTP {response.status} to who asks for the rest"
+            self.error = RemoteUnavailable(self._label, f"the connection ended before the answer came ({why})")
+        elif response.status != 200:
             if 300 <= response.status < 400:
                 self.untouched = self._way.blocked = True
             self.error = fault_of(

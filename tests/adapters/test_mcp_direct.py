@@ -122,6 +122,30 @@ async def test_a_stream_without_an_id_that_breaks_off_is_lost() -> None:
     assert isinstance(exchange.error, RemoteUnavailable)
 
 
+@pytest.mark.parametrize("answer", ["404 Not Found", "307 Temporary Redirect", "503 Busy", "405 No Such Method"])
+async def test_a_request_whose_stream_cannot_be_taken_up_is_lost_and_never_repeated(answer: str) -> None:
+    asked: list[bytes] = []
+
+    async def restarting(stream: anyio.abc.ByteStream) -> None:
+        async with stream:
+            asked.append(await stream.receive())
+            if len(asked) == 1:
+                await stream.send(EVENTS + chunk(b"id: seven\nretry: 1\ndata:\n\n"))
+            else:
+                await stream.send(f"HTTP/1.1 {answer}\r\nLocation: /\r\nContent-Length: 0\r\n\r\n".encode())
+
+    async with way_to(restarting) as way:
+        way.use_session("one")
+        exchange = begin(way)
+        assert not await settled(exchange)
+        assert exchange.take_over()
+        with pytest.raises(RemoteUnavailable, match="the connection ended before the answer came") as lost:
+            await exchange.finish(None, 5)
+    assert type(lost.value) is RemoteUnavailable
+    assert not exchange.untouched
+    assert len(asked) == 2
+
+
 async def test_a_private_authority_is_trusted_where_it_is_named_and_only_for_the_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

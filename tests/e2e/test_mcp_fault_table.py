@@ -35,6 +35,7 @@ FAULTS = {
     "closes": ("broke off", "connection ended"),
     "resets": ("broke off",),
     "breaks_stream": ("connection ended", "broke off"),
+    "restarts": ("connection ended",),
     "not_json": ("not JSON-RPC",),
     "half_json": ("not JSON-RPC",),
     "wrong_id": ("not ours", "not the response"),

@@ -15,6 +15,7 @@ FLOOD = 5000
 TOOLS = (
     "works", "hangs", "closes", "resets", "breaks_stream", "huge", "not_json", "half_json", "wrong_id", "web_page",
     "no_type", "hologram", "fails_500", "fails_503", "denies", "redirects", "floods", "asks", "changes", "no_result",
+    "restarts",
 )  # fmt: skip
 
 
@@ -173,6 +174,10 @@ class Trouble:
                 raise Hangup
             case "breaks_stream":
                 await stream.send(_head(200, "text/event-stream"))
+                raise Hangup
+            case "restarts":
+                await stream.send(_head(200, "text/event-stream") + b"id: 1\nretry: 10\ndata:\n\n")
+                await self.forget()
                 raise Hangup
             case "huge":
                 await stream.send(self._reply(number, {"content": [{"type": "text", "text": "x" * HUGE}]}))
