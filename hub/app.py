@@ -107,8 +107,8 @@ async def application(settings: Settings, home: DataDir, url: str) -> AsyncGener
         relook = Relook(lambda agent_id: hub.note_change(LOCAL.tenant, agent_id), tasks)
         stack.callback(relook.end)
 
-        def agent_changed(agent_id: str, method: str) -> None:
-            log.debug("agent_says_it_changed", agent=agent_id, method=method)
+        def agent_changed(agent_id: str, why: str) -> None:
+            log.debug("agent_may_have_changed", agent=agent_id, why=why)
             relook.changed(agent_id)
 
         def forget(tenant: str, agent_id: str) -> None:

@@ -19,6 +19,8 @@ from interhub.adapters.base import Connection
 from interhub.adapters.expand import expand_all
 from interhub.agent_cards import AgentCard, Endpoint
 
+from .changes import Changes
+
 if TYPE_CHECKING:
     from .target import Target  # imports the SDK (see above)
 
@@ -44,14 +46,15 @@ class McpAdapter:
         `startup_timeout_s` is how long a server may take until it has said who it is. `default_cwd` is the folder of
         processes whose endpoint names none. `env` is where `${NAME}` is looked up: the process's own by default.
         `on_changed` is called with a connection's label and the notification's method when a server says that its
-        tools, prompts or resources are others now (`notifications/tools/list_changed`, ...); it returns at once.
+        tools, prompts or resources are others now (`notifications/tools/list_changed`, ...), and with `UNHEARD` when
+        one that says so is listened to again after a while in which it was not; it returns at once.
         `reach` is what may be connected to besides public addresses. What the operator wrote as a server's own address
         is as well where that is an IP address or `localhost`; the option `allow_private` opens private networks.
         """
         self._startup_timeout_s = startup_timeout_s
         self._default_cwd = default_cwd
         self._env = os.environ if env is None else env
-        self._on_changed = on_changed
+        self._changes = Changes(on_changed) if on_changed is not None else None
         self._reach = reach or Reach()
 
     async def describe(self, endpoint: Endpoint) -> AgentCard:
@@ -66,7 +69,7 @@ class McpAdapter:
 
     def connect(self, endpoint: Endpoint, *, card: AgentCard, label: str) -> AbstractAsyncContextManager[Connection]:
         """Open a conversation; the server is connected to at the first call."""
-        return _Conversation(self._target(endpoint, label), card, self._on_changed)
+        return _Conversation(self._target(endpoint, label), card, self._changes)
 
     def _target(self, endpoint: Endpoint, label: str) -> "Target":
         from interhub.adapters.egress import check_headers
@@ -107,17 +110,17 @@ def _label(endpoint: Endpoint) -> str:
 class _Conversation:
     """Owns the tasks of a connection. What is raised in its block leaves it as it is, in no group."""
 
-    def __init__(self, target: "Target", card: AgentCard, on_changed: Callable[[str, str], None] | None) -> None:
+    def __init__(self, target: "Target", card: AgentCard, changes: Changes | None) -> None:
         self._target = target
         self._card = card
-        self._on_changed = on_changed
+        self._changes = changes
         self._tasks = anyio.create_task_group()
 
     async def __aenter__(self) -> Connection:
         from .connection import McpConnection
 
         await self._tasks.__aenter__()
-        return McpConnection(self._target, self._card, self._tasks, self._on_changed)
+        return McpConnection(self._target, self._card, self._tasks, self._changes)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

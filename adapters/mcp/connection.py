@@ -1,5 +1,6 @@
 """A connection to one MCP server: calls, and the raw relay, over one shared session that is re-made when it is lost."""
 
+import math
 from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
@@ -13,6 +14,7 @@ from mcp.shared.inbound import mcp_param_headers, x_mcp_header_map
 from mcp.shared.uri_template import InvalidUriTemplate, UriTemplate
 from mcp_types import INVALID_PARAMS, LOG_LEVEL_META_KEY, METHOD_NOT_FOUND, URL_ELICITATION_REQUIRED
 
+from interhub.adapters.backoff import Backoff
 from interhub.adapters.base import DELEGATION_KEY, Call, Completed, Outcome, Report, Resume, ignore
 from interhub.adapters.condition import Condition
 from interhub.adapters.errors import (
@@ -25,6 +27,7 @@ from interhub.adapters.errors import (
 from interhub.adapters.schemas import ArgumentCheck, ResultCheck
 from interhub.agent_cards import AgentCard, Capability, Json, JsonObject, Kind
 
+from .changes import LIST_CHANGED, Changes
 from .content import ELICIT, completed, elicit_results, question, update_of, url_elicitations
 from .direct import DirectExchange
 from .http import Sink
@@ -46,13 +49,10 @@ _METHODS = {
 _MOST_ROUNDS = 16
 """Times that a server may answer "ask me again" without asking anything."""
 _CANCEL_S = 2.0
-_LIST_CHANGED = {
-    "tools": ("toolsListChanged", "notifications/tools/list_changed"),
-    "prompts": ("promptsListChanged", "notifications/prompts/list_changed"),
-    "resources": ("resourcesListChanged", "notifications/resources/list_changed"),
-}
-CHANGES = frozenset(method for _, method in _LIST_CHANGED.values())
-"""The notifications that make a card out of date."""
+_ACKNOWLEDGED = "notifications/subscriptions/acknowledged"
+RELISTEN = Backoff(first_s=0.5, cap_s=10.0)
+_STEADY_S = 10.0
+"""A subscription that lasted this long was well; one that ended sooner slows the next one."""
 
 _Made = TypeVar("_Made")
 
@@ -67,13 +67,13 @@ class McpConnection:
         target: Target,
         card: AgentCard,
         tasks: anyio.abc.TaskGroup,
-        on_changed: Callable[[str, str], None] | None,
+        changes: Changes | None,
     ) -> None:
         self._target = target
         self._label = target.label
         self._card = card
         self._tasks = tasks
-        self._on_changed = on_changed
+        self._changes = changes
         self._watchers: list[tuple[Callable[[str, JsonObject], None], Callable[[], None]]] = []
         self._waiting: dict[str, OpenRequest] = {}
         label = target.label
@@ -410,35 +410,50 @@ class McpConnection:
             log.info("mcp_connected", agent=self._label, version=session.version)
             try:
                 async with anyio.create_task_group() as tasks:
-                    if session.modern and self._on_changed is not None:
-                        tasks.start_soon(self._listen, session, events)
+                    if not lent and self._changes is not None:
+                        tasks.start_soon(self._listen, session, self._changes)
                     yield session
                     tasks.cancel_scope.cancel()
             finally:
                 for _, lost in list(self._watchers):
                     lost()
 
-    async def _listen(self, session: McpSession, events: "_Shared") -> None:
-        """Keep a subscription to the server's changes open while the session lasts."""
-        offered = cast("Mapping[str, Mapping[str, Json] | None]", session.capabilities)
-        wanted = {flag: True for key, (flag, _) in _LIST_CHANGED.items() if (offered.get(key) or {}).get("listChanged")}
-        for failures in range(6):
-            if not wanted or session.lost.is_set():
-                return
+    async def _listen(self, session: McpSession, changes: Changes) -> None:
+        """Hear of the server's changes while the session lasts: in the newer era on a subscription, again and again."""
+        offered = session.capabilities
+        wanted = {flag: True for key, (flag, _) in LIST_CHANGED.items() if _says_changes(offered.get(key))}
+        if not wanted:
+            return
+        if not session.modern:
+            changes.listening(self._label)
+            return
+        refusable, since, failures = True, math.inf, 0
+
+        def heard(method: str, params: JsonObject) -> None:
+            nonlocal refusable, since
+            if method == _ACKNOWLEDGED:
+                refusable, since = False, anyio.current_time()
+                changes.listening(self._label)
+            self._heard(method, params)
+
+        while not session.lost.is_set():
+            since = math.inf
             try:
-                await session.request("subscriptions/listen", {"notifications": wanted}, sink=events)
+                await session.request("subscriptions/listen", {"notifications": wanted}, sink=_Shared(heard))
             except MCPError as error:
                 log.info("mcp_listen_refused", agent=self._label, why=error.message)
-                return
+                if refusable:
+                    return
             except AdapterError as error:
                 log.debug("mcp_listen_lost", agent=self._label, why=str(error))
-            await anyio.sleep(min(0.5 * 2**failures, 10.0))
+            failures = 1 if anyio.current_time() - since >= _STEADY_S else failures + 1
+            await anyio.sleep(RELISTEN.wait_s(failures))
 
     def _heard(self, method: str, params: JsonObject) -> None:
         for listener, _ in list(self._watchers):
             listener(method, params)
-        if method in CHANGES and self._on_changed is not None:
-            self._on_changed(self._label, method)
+        if self._changes is not None:
+            self._changes.said(self._label, method)
 
     async def _send(
         self,
@@ -603,6 +618,10 @@ async def _report(report: Report, method: str, params: JsonObject) -> None:
 
 def _facts(session: McpSession) -> ServerFacts:
     return ServerFacts(version=session.version, modern=session.modern, answer=session.server)
+
+
+def _says_changes(offered: object) -> bool:
+    return isinstance(offered, Mapping) and cast("Mapping[str, object]", offered).get("listChanged") is True
 
 
 def _browsing(error: MCPError) -> dict[str, JsonObject] | None:

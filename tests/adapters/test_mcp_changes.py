@@ -4,7 +4,9 @@ import anyio
 import pytest
 
 from interhub.adapters import Call, Completed, Principal, ProtocolViolation, RemoteRefused, ignore
+from interhub.adapters.backoff import Backoff
 from interhub.adapters.mcp import McpAdapter
+from interhub.adapters.mcp.changes import UNHEARD
 from interhub.adapters.mcp.connection import McpConnection
 from interhub.adapters.pool import ConnectionPool, PoolKey
 from interhub.agent_cards import AgentCard, Capability, JsonObject, Kind
@@ -13,6 +15,7 @@ from tests.support.mcp_trouble import Trouble, trouble
 
 pytestmark = pytest.mark.anyio
 
+TOLD = "notifications/tools/list_changed"
 ADA = PoolKey(credential="ada", agent="peer")
 
 
@@ -102,3 +105,99 @@ async def test_what_was_made_of_a_schema_serves_another_that_says_the_same(monke
                 await connection.call(works(first="x"), ignore)
                 connection.renew(await adapter.describe(endpoint))
     assert len(made) == 1
+
+
+class Told:
+    """Takes what an adapter says of changes, and lets them be waited for."""
+
+    def __init__(self) -> None:
+        self.reasons: list[str] = []
+        self._more = anyio.Event()
+
+    def __call__(self, label: str, why: str) -> None:
+        self.reasons.append(why)
+        self._more.set()
+
+    async def count(self, wanted: int) -> None:
+        with anyio.fail_after(5):
+            while len(self.reasons) < wanted:
+                self._more = anyio.Event()
+                await self._more.wait()
+
+
+async def test_a_server_that_cuts_every_stream_is_listened_to_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("interhub.adapters.mcp.connection.RELISTEN", Backoff(first_s=0.01, cap_s=0.01))
+    told = Told()
+    async with trouble("modern") as (server, url):
+        adapter, endpoint = McpAdapter(on_changed=told), at(url)
+        card = await adapter.describe(endpoint)
+        async with adapter.connect(endpoint, card=card, label="peer") as connection:
+            await connection.call(works(), ignore)
+            await server.heard()
+            assert not told.reasons, "the first time: nothing can have been missed"
+            for again in range(8):
+                await server.forget()
+                await told.count(again + 1)
+            assert told.reasons == [UNHEARD] * 8
+            await server.change("works", "more")
+            await told.count(9)
+    assert told.reasons[8:] == [TOLD]
+
+
+async def test_a_server_that_refuses_for_a_while_to_be_listened_to_is_asked_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("interhub.adapters.mcp.connection.RELISTEN", Backoff(first_s=0.01, cap_s=0.01))
+    told = Told()
+    async with trouble("modern") as (server, url):
+        adapter, endpoint = McpAdapter(on_changed=told), at(url)
+        card = await adapter.describe(endpoint)
+        async with adapter.connect(endpoint, card=card, label="peer") as connection:
+            await connection.call(works(), ignore)
+            await server.heard()
+            server.deaf_for = 3
+            await server.forget()
+            await told.count(1)
+    assert server.deaf_for == 0
+    assert told.reasons == [UNHEARD]
+
+
+@pytest.mark.parametrize("era", ["modern", "legacy"])
+async def test_a_server_that_is_connected_to_again_may_have_changed_meanwhile(era: str) -> None:
+    told = Told()
+    async with trouble(era) as (server, url):
+        adapter, endpoint = McpAdapter(on_changed=told), at(url)
+        card = await adapter.describe(endpoint)
+        for earlier in range(3):
+            async with adapter.connect(endpoint, card=card, label="peer") as connection:
+                await connection.call(works(), ignore)
+                await server.heard()
+                await told.count(earlier)
+                assert told.reasons == [UNHEARD] * earlier
+            await server.forget()
+
+
+async def test_a_server_that_forgot_the_session_may_have_changed_meanwhile() -> None:
+    told = Told()
+    async with trouble("legacy") as (server, url):
+        adapter, endpoint = McpAdapter(on_changed=told), at(url)
+        card = await adapter.describe(endpoint)
+        async with adapter.connect(endpoint, card=card, label="peer") as connection:
+            await connection.call(works(), ignore)
+            assert not told.reasons
+            server.sessions.clear()
+            await connection.call(works(), ignore)
+            await told.count(1)
+    assert told.reasons == [UNHEARD]
+
+
+async def test_a_server_that_never_tells_of_changes_is_taken_to_be_as_it_was() -> None:
+    told = Told()
+    async with trouble("legacy") as (server, url):
+        server.tells = False
+        adapter, endpoint = McpAdapter(on_changed=told), at(url)
+        card = await adapter.describe(endpoint)
+        for _ in range(2):
+            async with adapter.connect(endpoint, card=card, label="peer") as connection:
+                await connection.call(works(), ignore)
+    assert not told.reasons

@@ -44,3 +44,22 @@ async def test_a_tool_that_becomes_another_is_called_as_it_is_now(tmp_path: Path
                 await become(hub, server, "third", "three")
                 assert [await call("third", **log), await call("third")] == [{"three": 1}] * 2
         assert server.calls == ["works"] * 7
+
+
+@pytest.mark.parametrize("era", ["modern", "legacy"])
+async def test_what_changed_while_nobody_listened_is_listed_after_the_next_call(tmp_path: Path, era: str) -> None:
+    async with trouble(era) as (server, url), whole_hub(tmp_path, local={}) as hub:
+        body = {"kind": "endpoint", "adapter": "mcp", "id": "peer", "endpoint": {"binding": "MCP-HTTP", "url": url}}
+        assert (await hub.client.post("/api/agents", json=body)).status_code == 201
+        async with caller(f"{hub.url}/mcp", modern=True, key=hub.key) as ada:
+            await ada.call("peer__works")
+            await server.heard()
+            await server.forget()
+            server.tools = ("works", "brand_new")
+            with anyio.fail_after(10):
+                before = len(ada.notes)
+                listening = await ada.listen(toolsListChanged=True)
+                await ada.call("peer__works")
+                await ada.hear("notifications/tools/list_changed", after=before)
+                assert "peer__brand_new" in [tool["name"] for tool in (await ada.request("tools/list"))["tools"]]
+                listening.cancel()

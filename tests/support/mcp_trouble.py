@@ -43,6 +43,11 @@ class Trouble:
         self.hung_up = anyio.Event()
         """The client of a call that hangs has gone, or has cancelled it."""
         self.begun = anyio.Event()
+        self.deaf_for = 0
+        """How many who want to listen are refused."""
+        self.tells = True
+        """It says that it tells of changes."""
+        self._heard = anyio.Event()
         self.sessions: set[str] = set()
         self._streams: set[anyio.abc.SocketStream] = set()
         self._listeners: list[tuple[anyio.abc.SocketStream, str | int | None]] = []
@@ -54,6 +59,13 @@ class Trouble:
         self._listeners.clear()
         for stream in list(self._streams):
             await stream.aclose()
+
+    async def heard(self) -> None:
+        """Wait until somebody listens."""
+        with anyio.fail_after(5):
+            while not self._listeners:
+                self._heard = anyio.Event()
+                await self._heard.wait()
 
     async def change(self, *tools: str) -> None:
         """Offer other tools, and say so."""
@@ -96,7 +108,7 @@ class Trouble:
             return
         if verb == "GET" and not self.modern:
             await stream.send(_head(200, "text/event-stream"))
-            self._listeners.append((stream, None))
+            self._listen(stream, None)
             await self._until_closed(stream)
         if verb != "POST":
             await stream.send(_whole(405 if verb == "GET" else 200, b"", ""))
@@ -120,13 +132,13 @@ class Trouble:
         result: Object = {}
         match method:
             case "server/discover" if self.modern:
-                result = {"supportedVersions": [MODERN], "capabilities": {"tools": {"listChanged": True}}}
+                result = {"supportedVersions": [MODERN], "capabilities": {"tools": {"listChanged": self.tells}}}
             case "initialize" if not self.modern:
                 self._count += 1
                 self.sessions.add(f"s{self._count}")
                 more = f"Mcp-Session-Id: s{self._count}\r\n"
                 version = params["protocolVersion"]
-                result = {"protocolVersion": version, "capabilities": {"tools": {"listChanged": True}}}
+                result = {"protocolVersion": version, "capabilities": {"tools": {"listChanged": self.tells}}}
                 result["serverInfo"] = {"name": "trouble", "version": "1"}
             case "initialize":
                 data = {"supported": [MODERN], "requested": params.get("protocolVersion")}
@@ -135,12 +147,15 @@ class Trouble:
                 plain: Object = {"inputSchema": {"type": "object"}}
                 tools = [{"name": name, **plain, **self.definitions.get(name, {})} for name in self.tools]
                 result = {"tools": tools}
+            case "subscriptions/listen" if self.modern and self.deaf_for:
+                self.deaf_for -= 1
+                error = {"code": -32603, "message": "Not now"}
             case "subscriptions/listen" if self.modern:
                 await stream.send(_head(200, "text/event-stream"))
                 meta = {"io.modelcontextprotocol/subscriptionId": number}
                 params = {"notifications": params["notifications"], "_meta": meta}
                 await stream.send(_event({"method": "notifications/subscriptions/acknowledged", "params": params}))
-                self._listeners.append((stream, number))
+                self._listen(stream, number)
                 await self._until_closed(stream)
             case _:
                 error = {"code": -32601, "message": "Method not found"}
@@ -152,6 +167,10 @@ class Trouble:
 
     def _complete(self, result: Object) -> Object:
         return {"resultType": "complete", "ttlMs": 0, "cacheScope": "private", **result} if self.modern else result
+
+    def _listen(self, stream: anyio.abc.SocketStream, number: str | int | None) -> None:
+        self._listeners.append((stream, number))
+        self._heard.set()
 
     async def _until_closed(self, stream: anyio.abc.SocketStream) -> None:
         while True:
