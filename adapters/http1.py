@@ -389,8 +389,9 @@ class _Connection(asyncio.Protocol):
         response.any_byte = True
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserError as error:
-            response.end(BrokenOff(f"its answer is not HTTP: {error}"))
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            why = "it switches protocols" if isinstance(error, httptools.HttpParserUpgrade) else str(error)
+            response.end(BrokenOff(f"its answer is not HTTP: {why}"))
             self._response = None
             self.close()
 

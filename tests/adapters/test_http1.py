@@ -1,5 +1,6 @@
 """The plain HTTP/1.1 client of the hot path, over real sockets."""
 
+import asyncio
 import ssl
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -94,6 +95,29 @@ async def test_what_is_not_http_ends_the_response(answer: bytes) -> None:
         await whole(response)
         assert isinstance(response.fault, BrokenOff)
         assert pool.send(REQUEST) is None
+
+
+@pytest.mark.parametrize("more", [b"", b"Upgrade: websocket\r\nConnection: Upgrade\r\n"], ids=["bare", "named"])
+async def test_a_server_that_switches_protocols_unasked_ends_the_response(more: bytes) -> None:
+    crashes: list[dict[str, object]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: crashes.append(context))
+
+    async def handler(stream: anyio.abc.SocketStream) -> None:
+        async with stream:
+            await stream.receive()
+            await stream.send(b"HTTP/1.1 101 Switching Protocols\r\n" + more + b"\r\n")
+            with pytest.raises(anyio.EndOfStream):
+                await stream.receive()
+
+    try:
+        async with server(handler) as pool:
+            response = await pool.connect_and_send(REQUEST)
+            await whole(response)
+            assert isinstance(response.fault, BrokenOff)
+            assert pool.send(REQUEST) is None
+    finally:
+        asyncio.get_running_loop().set_exception_handler(None)
+    assert not crashes
 
 
 async def test_a_body_that_is_too_large_is_cut_off() -> None:
