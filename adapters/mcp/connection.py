@@ -326,7 +326,7 @@ class McpConnection:
             del meta["progressToken"]
         elif session.modern and "logging" in session.capabilities:
             meta[LOG_LEVEL_META_KEY] = "info"
-        repeatable, owner = _is_repeatable(capability), call.principal.key
+        repeatable, owner = is_repeatable(capability), call.principal.key
         return session.begin("tools/call", params, headers=headers, trace=trace, repeatable=repeatable, owner=owner)
 
     def keeps_promise(self, result: JsonObject, capability: Capability) -> bool:
@@ -629,9 +629,7 @@ def _browsing(error: MCPError) -> dict[str, JsonObject] | None:
     return url_elicitations(cast("Json", error.data)) if error.code == URL_ELICITATION_REQUIRED else None
 
 
-def _is_repeatable(capability: Capability) -> bool:
+def is_repeatable(tool: Capability) -> bool:
     """Whether a server says of its tool that it reads only, or that twice is as good as once."""
-    hints = capability.raw.get("annotations")
-    if hints is None:
-        return False
+    hints = tool.raw.get("annotations")
     return isinstance(hints, Mapping) and (hints.get("readOnlyHint") is True or hints.get("idempotentHint") is True)

@@ -93,11 +93,6 @@ class Begun(Protocol):
         """The result, once it has settled well."""
         ...
 
-    @property
-    def error(self) -> Exception | None:
-        """What went wrong, once it has settled badly."""
-        ...
-
     async def settled(self, patience_s: float) -> bool:
         """Wait for the result or error; False when something else came first, or it takes longer."""
         ...
@@ -128,11 +123,6 @@ class Beginner(Protocol):
     @property
     def modern(self) -> bool:
         """Whether it speaks 2026-07-28 or later."""
-        ...
-
-    @property
-    def capabilities(self) -> Mapping[str, Any]:
-        """What the server says it offers."""
         ...
 
     def begin(

@@ -27,10 +27,11 @@ from mcp_types.methods import CACHEABLE_METHODS
 from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS, MODERN_PROTOCOL_VERSIONS
 
 from interhub.adapters import DELEGATION_KEY, Call, Principal, RemoteTimeout
+from interhub.adapters.mcp.connection import is_repeatable
 from interhub.adapters.mcp.relay import Asked, McpRelay, ServerFacts
 from interhub.adapters.mcp.target import LENDABLE
 from interhub.adapters.mcp.tasks import name_header
-from interhub.agent_cards import Capability, JsonObject, Kind
+from interhub.agent_cards import JsonObject, Kind
 from interhub.hub.dispatch import began
 from interhub.hub.errors import problem_of
 from interhub.hub.faces.http import getrandbits
@@ -327,12 +328,6 @@ class ToolFacts:
         """The tools that have arguments in headers too."""
         self.repeatable = frozenset(tool.name for tool in tools if is_repeatable(tool))
         """The tools that may be given a request twice."""
-
-
-def is_repeatable(tool: Capability) -> bool:
-    """Whether a tool says of itself that calling it twice does no more than calling it once."""
-    hints = tool.raw.get("annotations")
-    return isinstance(hints, Mapping) and (hints.get("readOnlyHint") is True or hints.get("idempotentHint") is True)
 
 
 def unenveloped(params: Mapping[str, Any]) -> dict[str, Any]:
