@@ -63,7 +63,7 @@ async def test_a_tool_that_takes_something_else_is_called_and_believed_as_it_is_
 
 async def test_the_short_way_goes_by_the_capability_that_it_is_given() -> None:
     async def call(connection: McpConnection, capability: Capability, **arguments: str) -> JsonObject:
-        begun = connection.begin(works(**arguments), capability, trace={}, with_progress=False)
+        begun = connection.begin(works(**arguments), capability, "", trace={}, with_progress=False)
         assert begun is not None
         with anyio.fail_after(5):
             assert await begun.settled(5)
