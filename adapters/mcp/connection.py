@@ -556,8 +556,15 @@ class _OwnSession:
         return self._session
 
     @property
+    def lost(self) -> anyio.Event:
+        return self._session.lost
+
+    @property
     def facts(self) -> ServerFacts:
         return _facts(self._session)
+
+    async def idle(self) -> None:
+        await self._session.idle()
 
     async def request(self, method: str, params: JsonObject, *, notify: Notify, ask: Ask) -> JsonObject:
         return await self._session.request(method, params, sink=_Standalone(notify, ask))

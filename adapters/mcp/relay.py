@@ -71,6 +71,15 @@ class RelaySession(Protocol):
         """What requests go directly on."""
         ...
 
+    @property
+    def lost(self) -> anyio.Event:
+        """Set when the session has come to its end."""
+        ...
+
+    async def idle(self) -> None:
+        """Wait until no request is under way."""
+        ...
+
     async def request(self, method: str, params: JsonObject, *, notify: Notify, ask: Ask) -> JsonObject:
         """Send a request on, and return its result as it came; what belongs to it is notified and asked meanwhile.
 

@@ -127,6 +127,7 @@ class McpSession:
         self._client = client
         self._events = events
         self._live: dict[int, Exchange] = {}
+        self._idle = anyio.Event()
         self._direct: WeakKeyDictionary[DirectExchange, str] = WeakKeyDictionary()
         """Requests of the older era that went directly, by whose they are."""
         self._progress: dict[str, Exchange] = {}
@@ -180,7 +181,7 @@ class McpSession:
             except TimeoutError:
                 raise RemoteTimeout(self._label, timeout_s or 0.0) from None
             finally:
-                del self._live[number]
+                self._finished(number)
         meta = dict(_object(params.get("_meta")))
         sent = dict(params)
         fields = dict(headers or {})
@@ -227,9 +228,21 @@ class McpSession:
             raise translated from error
         finally:
             current_exchange.reset(held)
-            self._live.pop(number, None)
+            self._finished(number)
             self._progress.pop(token, None)
             self._listening.pop(f"listen-{number}", None)
+
+    def _finished(self, number: int) -> None:
+        del self._live[number]
+        if not self._live:
+            self._idle.set()
+
+    async def idle(self) -> None:
+        """Wait until no request is under way; those that went directly do not count."""
+        while self._live:
+            if self._idle.is_set():
+                self._idle = anyio.Event()
+            await self._idle.wait()
 
     def begin(
         self,

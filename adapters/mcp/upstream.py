@@ -19,6 +19,8 @@ Opener = Callable[[], AbstractAsyncContextManager[McpSession]]
 
 _STEADY_S = 10.0
 """A session that lasted this long was well; one that ended sooner counts as a failure, which slows the next one."""
+PARTING_S = 1.0
+"""How long a session that the server has forgotten is kept for the requests on it, each of which is told so itself."""
 
 log = structlog.get_logger()
 
@@ -96,7 +98,10 @@ class Upstream:
                 async with self._opener() as session:
                     attempt.session = session
                     attempt.settled.set()
-                    await _either(session.lost, attempt.dropped)
+                    await either(session.lost, attempt.dropped)
+                    if not session.lost.is_set():
+                        with anyio.move_on_after(PARTING_S):
+                            await session.idle()
             except AdapterError as raised:
                 error = raised
             except Exception as raised:  # a transport's bug ends this session, not the hub
@@ -142,7 +147,8 @@ class _Attempt:
         self.ended = anyio.Event()
 
 
-async def _either(one: anyio.Event, other: anyio.Event) -> None:
+async def either(one: anyio.Event, other: anyio.Event) -> None:
+    """Wait until one of two events is set."""
     async with anyio.create_task_group() as tasks:
 
         async def wait(event: anyio.Event) -> None:

@@ -15,7 +15,7 @@ FLOOD = 5000
 TOOLS = (
     "works", "hangs", "closes", "resets", "breaks_stream", "huge", "not_json", "half_json", "wrong_id", "web_page",
     "no_type", "hologram", "fails_500", "fails_503", "denies", "redirects", "floods", "asks", "changes", "no_result",
-    "restarts",
+    "restarts", "waits",
 )  # fmt: skip
 
 
@@ -48,10 +48,13 @@ class Trouble:
         self.tells = True
         """It says that it tells of changes."""
         self._heard = anyio.Event()
+        self.go_on = anyio.Event()
+        """What a call that waits waits for."""
         self.sessions: set[str] = set()
+        self.greeted = 0
+        """Sessions that were ever opened."""
         self._streams: set[anyio.abc.SocketStream] = set()
         self._listeners: list[tuple[anyio.abc.SocketStream, str | int | None]] = []
-        self._count = 0
 
     async def forget(self) -> None:
         """Be as one that was restarted: no session is known any more, and no connection is left."""
@@ -134,9 +137,9 @@ class Trouble:
             case "server/discover" if self.modern:
                 result = {"supportedVersions": [MODERN], "capabilities": {"tools": {"listChanged": self.tells}}}
             case "initialize" if not self.modern:
-                self._count += 1
-                self.sessions.add(f"s{self._count}")
-                more = f"Mcp-Session-Id: s{self._count}\r\n"
+                self.greeted += 1
+                self.sessions.add(f"s{self.greeted}")
+                more = f"Mcp-Session-Id: s{self.greeted}\r\n"
                 version = params["protocolVersion"]
                 result = {"protocolVersion": version, "capabilities": {"tools": {"listChanged": self.tells}}}
                 result["serverInfo"] = {"name": "trouble", "version": "1"}
@@ -186,6 +189,10 @@ class Trouble:
                 finally:
                     if self.modern:
                         self.hung_up.set()
+            case "waits":
+                self.begun.set()
+                await self.go_on.wait()
+                await stream.send(self._reply(number, text))
             case "closes":
                 raise Hangup
             case "resets":

@@ -14,6 +14,7 @@ from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS, LATEST_HANDSHAKE_VERS
 from interhub.adapters import AdapterError, Principal, RemoteRefused
 from interhub.adapters.backoff import Backoff
 from interhub.adapters.mcp.relay import Answered, Begun, McpRelay, RelaySession, Reply, ServerFacts, SessionGone
+from interhub.adapters.mcp.upstream import PARTING_S, either
 from interhub.agent_cards import JsonObject
 
 from .agent_hub import AgentHub, gone, relay_of
@@ -144,7 +145,7 @@ class Leg:
 
         Raises:
             MCPError: the server answered with an error.
-            AdapterError: it could not be reached; the next request tries anew.
+            AdapterError: it could not be reached, or did not answer in the protocol; that is of this request alone.
         """
         self._silences.add(silence)
         try:
@@ -160,10 +161,7 @@ class Leg:
         try:
             return await self._relayed(ctx, session, silence)
         except SessionGone:
-            self._break()
-        except AdapterError:
-            self._break()
-            raise
+            self._break(session)
         await self._mend(tasks)
         session = self._session
         if session is None:
@@ -195,9 +193,11 @@ class Leg:
         if self._session is not None:
             await self._session.notify(ctx.method, params_of(ctx))
 
-    def _break(self) -> None:
-        self._session = self._shared = None
-        self._stop.set()
+    def _break(self, session: RelaySession) -> None:
+        """Give up a session that the server no longer knows, unless another one has taken its place."""
+        if self._session is session:
+            self._session = None
+            self._stop.set()
 
     # An older server
 
@@ -218,7 +218,11 @@ class Leg:
         ) as session:
             self._facts, self._session = session.facts, session
             begin()
-            await self._stop.wait()
+            await either(self._stop, session.lost)
+            self._session = None
+            if not (self._closed or session.lost.is_set()):
+                with anyio.move_on_after(PARTING_S):
+                    await session.idle()
 
     async def _relayed(self, ctx: Context, session: RelaySession, silence: Silence) -> dict[str, Any]:
         async def notify(method: str, params: JsonObject) -> None:

@@ -1,0 +1,130 @@
+"""A client of the older era and its own session with a server: what ends it, what does not, and what outlives it."""
+
+import os
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import anyio
+import pytest
+
+from interhub.adapters.mcp import McpAdapter
+from interhub.agent_cards import AgentCard, Endpoint
+from interhub.hub.faces.mcp.entrance import McpEntrance
+from tests.support.mcp_caller import Refused, caller
+from tests.support.mcp_hub import SmallHub, small_hub
+from tests.support.mcp_servers import at, script
+from tests.support.mcp_trouble import trouble
+
+pytestmark = pytest.mark.anyio
+
+
+@asynccontextmanager
+async def site(endpoint: Endpoint, **options: Any) -> AsyncGenerator[tuple[SmallHub, str]]:
+    """Serve one server as the agent `it`; yields the hub and the URL of its face."""
+    async with small_hub({"mcp": McpAdapter(startup_timeout_s=20)}, **options) as (hub, address):
+        await hub.add("it", "mcp", endpoint, AgentCard(name="it"))
+        yield hub, f"{address}/agents/it/mcp"
+
+
+@pytest.fixture
+def long_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have every request take the SDK's way."""
+
+    async def serve(entrance: Any, scope: Any, receive: Any, send: Any, caller: Any = None) -> None:
+        await entrance._app(scope, receive, send)
+
+    monkeypatch.setattr(McpEntrance, "__call__", serve)
+
+
+def text(result: dict[str, Any]) -> str:
+    return str(result["content"][0]["text"])
+
+
+@pytest.mark.usefixtures("long_way")
+@pytest.mark.parametrize("fault", ["fails_503", "not_json", "web_page", "denies", "closes"])
+async def test_a_fault_of_one_request_leaves_the_session_and_its_other_calls(fault: str) -> None:
+    async with (
+        trouble("legacy") as (server, url),
+        site(at(url)) as (_, face),
+        caller(face, modern=False) as ada,
+    ):
+        said: list[str] = []
+
+        async def wait() -> None:
+            said.append(text(await ada.call("waits")))
+
+        with anyio.fail_after(10):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(wait)
+                await server.begun.wait()
+                with pytest.raises(Refused):
+                    await ada.call(fault)
+                assert text(await ada.call("works")) == "done"
+                server.go_on.set()
+        assert said == ["done"]
+        assert server.greeted == 1, "the session has state that no other one has"
+
+
+@pytest.mark.usefixtures("long_way")
+@pytest.mark.parametrize("modern", [False, True], ids=["own", "shared"])
+async def test_calls_side_by_side_after_an_expiry_share_one_new_session(modern: bool) -> None:
+    async with (
+        trouble("legacy") as (server, url),
+        site(at(url)) as (_, face),
+        caller(face, modern=modern) as ada,
+    ):
+        said: list[str] = []
+
+        async def call() -> None:
+            said.append(text(await ada.call("works")))
+
+        await call()
+        greeted = server.greeted
+        for _ in range(5):
+            server.sessions.clear()
+            server.calls.clear()
+            said.clear()
+            with anyio.fail_after(10):
+                async with anyio.create_task_group() as tasks:
+                    for _ in range(8):
+                        tasks.start_soon(call)
+            assert said == ["done"] * 8
+            assert server.calls == ["works"] * 8, "each is carried out once"
+        assert server.greeted == greeted + 5
+
+
+MORTAL = """
+import json, os, sys
+for line in sys.stdin:
+    request = json.loads(line)
+    method, number, params = request["method"], request.get("id"), request.get("params", {})
+    result = {"initialize": {"protocolVersion": "2025-11-25", "capabilities": {"tools": {}},
+                  "serverInfo": {"name": "mortal", "version": "1"}},
+              "tools/call": {"content": [{"type": "text", "text": str(os.getpid())}]}}
+    if method in result:
+        print(json.dumps({"jsonrpc": "2.0", "id": number, "result": result[method]}), flush=True)
+    elif number is not None:
+        error = {"code": -32601, "message": "Method not found"}
+        print(json.dumps({"jsonrpc": "2.0", "id": number, "error": error}), flush=True)
+    if params.get("name") == "die":
+        break
+"""
+
+
+async def test_a_process_that_died_while_nobody_called_is_not_noticed_by_the_next_call() -> None:
+    async with site(script(MORTAL)) as (_, face), caller(face, modern=False) as ada:
+        with anyio.fail_after(10):
+            died = int(text(await ada.call("die")))
+            while _lives(died):  # noqa: ASYNC110 -- another process tells nobody
+                await anyio.sleep(0.01)
+            await anyio.wait_all_tasks_blocked()
+            assert int(text(await ada.call("live"))) != died
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
