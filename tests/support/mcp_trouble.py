@@ -53,6 +53,10 @@ class Trouble:
         self.sessions: set[str] = set()
         self.greeted = 0
         """Sessions that were ever opened."""
+        self.kept: list[tuple[str | None, str, str]] = []
+        """What was to be kept for a session: its id, the method, and the level or URI."""
+        self.refused: set[str] = set()
+        """The URIs that nobody may subscribe to any more."""
         self._streams: set[anyio.abc.SocketStream] = set()
         self._listeners: list[tuple[anyio.abc.SocketStream, str | int | None]] = []
 
@@ -160,6 +164,10 @@ class Trouble:
                 await stream.send(_event({"method": "notifications/subscriptions/acknowledged", "params": params}))
                 self._listen(stream, number)
                 await self._until_closed(stream)
+            case "logging/setLevel" | "resources/subscribe" | "resources/unsubscribe" if not self.modern:
+                self.kept.append((session, method, params.get("level") or params["uri"]))
+                if params.get("uri") in self.refused:
+                    error = {"code": -32002, "message": "Resource not found"}
             case _:
                 error = {"code": -32601, "message": "Method not found"}
         await stream.send(self._reply(number, result, error, more))

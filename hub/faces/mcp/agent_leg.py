@@ -13,7 +13,7 @@ from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS, LATEST_HANDSHAKE_VERS
 
 from interhub.adapters import AdapterError, Principal, RemoteRefused
 from interhub.adapters.backoff import Backoff
-from interhub.adapters.mcp.relay import Answered, Begun, McpRelay, RelaySession, Reply, ServerFacts, SessionGone
+from interhub.adapters.mcp.relay import Answered, Ask, Begun, McpRelay, RelaySession, Reply, ServerFacts, SessionGone
 from interhub.adapters.mcp.upstream import PARTING_S, either
 from interhub.agent_cards import JsonObject
 
@@ -24,6 +24,8 @@ from .agent_wire import OURS, RESERVED, SUBSCRIPTION_ID, Context, ask, meta_of, 
 _MOST_ROUNDS = 32
 _LISTEN_S = 5.0
 """How long a subscription is waited for before its client is answered all the same."""
+_LASTING = frozenset({"logging/setLevel", "resources/subscribe", "resources/unsubscribe"})
+"""What is said once and holds for the rest of a session."""
 _RELISTEN = Backoff(first_s=0.2, cap_s=30.0)
 
 log = structlog.get_logger()
@@ -68,6 +70,7 @@ class Leg:
         self._closed = False
         self._log_level = ""
         self._resources: set[str] = set()
+        """What the client has subscribed to."""
         self._relisten = anyio.Event()
         self._unheard: list[anyio.Event] = []
         self._mending = anyio.Lock()
@@ -216,6 +219,7 @@ class Leg:
             notify=self._say,
             ask=ask_session,
         ) as session:
+            await self._say_again(session, ask_session)
             self._facts, self._session = session.facts, session
             begin()
             await either(self._stop, session.lost)
@@ -233,7 +237,37 @@ class Leg:
             with silence.broken():
                 return await ask(ctx, method, params)
 
-        return dict(await session.request(ctx.method, params_of(ctx), notify=notify, ask=ask_client))
+        result = dict(await session.request(ctx.method, params_of(ctx), notify=notify, ask=ask_client))
+        self._keep_in_mind(ctx)
+        return result
+
+    def _keep_in_mind(self, ctx: Context) -> None:
+        """Note what a request has changed for the rest of the client's session."""
+        params = params_of(ctx)
+        match ctx.method:
+            case "logging/setLevel":
+                self._log_level = str(params.get("level", ""))
+            case "resources/subscribe":
+                self._resources.add(str(params.get("uri", "")))
+            case "resources/unsubscribe":
+                self._resources.discard(str(params.get("uri", "")))
+            case _:
+                pass
+
+    async def _say_again(self, session: RelaySession, ask_session: Ask) -> None:
+        """Give a session that takes the place of another what the client had said to that one."""
+        said_before: list[tuple[str, JsonObject]] = [
+            ("resources/subscribe", {"uri": uri}) for uri in sorted(self._resources)
+        ]
+        if self._log_level:
+            said_before.insert(0, ("logging/setLevel", {"level": self._log_level}))
+        for method, params in said_before:
+            try:
+                with anyio.move_on_after(_LISTEN_S):
+                    await session.request(method, params, notify=self._say, ask=ask_session)
+            except MCPError as error:
+                log.info("mcp_relay_not_said_again", agent=self._agent_id, method=method, why=error.message)
+                self._resources.discard(str(params.get("uri", "")))
 
     async def _say(self, method: str, params: JsonObject) -> None:
         await tell_session(self._greeted, method, params)
@@ -315,21 +349,15 @@ class Leg:
         if upstream is None:
             raise gone(self._agent_id)
         params = params_of(ctx)
-        match ctx.method:
-            case "logging/setLevel":
-                self._log_level = str(params.get("level", ""))
-                return {}
-            case "resources/subscribe" | "resources/unsubscribe":
-                uri = str(params.get("uri", ""))
-                (self._resources.add if ctx.method.endswith("/subscribe") else self._resources.discard)(uri)
+        if ctx.method in _LASTING:
+            self._keep_in_mind(ctx)
+            if ctx.method != "logging/setLevel":
                 heard = anyio.Event()
                 self._unheard.append(heard)
                 self._relisten.set()
                 with anyio.move_on_after(_LISTEN_S):
                     await heard.wait()
-                return {}
-            case _:
-                pass
+            return {}
 
         async def notify(method: str, note: JsonObject) -> None:
             silence.heard()

@@ -94,6 +94,31 @@ async def test_calls_side_by_side_after_an_expiry_share_one_new_session(modern: 
         assert server.greeted == greeted + 5
 
 
+async def test_a_session_that_is_made_anew_has_the_subscriptions_and_the_log_level_of_the_old_one() -> None:
+    async with (
+        trouble("legacy") as (server, url),
+        site(at(url)) as (_, face),
+        caller(face, modern=False) as ada,
+    ):
+        await ada.request("logging/setLevel", {"level": "warning"})
+        await ada.request("logging/setLevel", {"level": "debug"})
+        for name in ("a", "b", "c"):
+            await ada.request("resources/subscribe", {"uri": f"it://{name}"})
+        await ada.request("resources/unsubscribe", {"uri": "it://b"})
+        server.refused |= {"it://c", "it://d"}
+        with pytest.raises(Refused):
+            await ada.request("resources/subscribe", {"uri": "it://d"})
+        server.kept.clear()
+        for session in ("s2", "s3"):
+            server.sessions.clear()
+            assert text(await ada.call("works")) == "done"
+            said = [(session, "logging/setLevel", "debug"), (session, "resources/subscribe", "it://a")]
+            if session == "s2":
+                said.append((session, "resources/subscribe", "it://c"))
+            assert server.kept == said, "but not again what the server no longer has"
+            server.kept.clear()
+
+
 MORTAL = """
 import json, os, sys
 for line in sys.stdin:
