@@ -12,6 +12,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from interhub.adapters import Adapter, Call, Connection, Outcome, Principal, Report
+from interhub.adapters.mcp import McpAdapter
 from interhub.adapters.pool import ConnectionPool, ConnectionState, Held, PoolKey
 from interhub.agent_cards import AgentCard, Endpoint
 from interhub.hub.dispatch import Pass
@@ -153,3 +154,11 @@ async def small_hub(adapters: Mapping[str, Adapter], **options: Any) -> AsyncGen
         app = Starlette(routes=[Route("/agents/{agent_id}/mcp", face)], lifespan=lifespan)
         async with serving(authenticated(app)) as address:
             yield hub, address
+
+
+@asynccontextmanager
+async def relayed(endpoint: Endpoint, **options: Any) -> AsyncGenerator[tuple[SmallHub, str]]:
+    """Serve one MCP server as the agent `it`; yields the hub and the URL of its face."""
+    async with small_hub({"mcp": McpAdapter(startup_timeout_s=20)}, **options) as (hub, address):
+        await hub.add("it", "mcp", endpoint, AgentCard(name="it"))
+        yield hub, f"{address}/agents/it/mcp"

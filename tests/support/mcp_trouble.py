@@ -85,6 +85,11 @@ class Trouble:
             except (anyio.ClosedResourceError, anyio.BrokenResourceError):
                 self._listeners.remove(listener)
 
+    async def update(self, uri: str) -> None:
+        """Say that a resource changed, to every session of the older era."""
+        for stream, _ in self._listeners:
+            await stream.send(_event({"method": "notifications/resources/updated", "params": {"uri": uri}}))
+
     async def serve(self, stream: anyio.abc.SocketStream) -> None:
         """Serve one connection."""
         self._streams.add(stream)

@@ -68,6 +68,7 @@ USES = {
 _ASKABLE = {"elicitation": "elicitation/create", "sampling": "sampling/createMessage", "roots": "roots/list"}
 """What a client can be asked, by the capability that says so."""
 _QUESTION = "question"
+_MOST_LISTENERS = 1024
 _PARAM_HEADER = "mcp-param-"
 
 log = structlog.get_logger()
@@ -99,8 +100,8 @@ class Relay:
         self._task_ids = TaskIds(state_key, agent=f"{agent.tenant}/{agent.id}")
         self._tasks = tasks
         self.agent = agent
-        self._bus = InMemorySubscriptionBus()
-        self._listen = ListenHandler(self._bus)
+        self._listeners = 0
+        """Modern clients that listen to a server of the older era."""
         self._tools = ToolFacts(agent)
         self._subscriptions = Subscriptions()
         self._refuses_handshake = anyio.Event()
@@ -284,12 +285,15 @@ class Relay:
     async def _listen_bridged(self, ctx: Context, principal: Principal, upstream: McpRelay) -> dict[str, Any]:
         """Serve a subscription with what a server of the older era says unasked, and its resource subscriptions."""
         params = types.SubscriptionsListenRequestParams.model_validate(params_of(ctx), by_name=False)
+        if self._listeners >= _MOST_LISTENERS:
+            raise MCPError(types.INTERNAL_ERROR, f"{_MOST_LISTENERS} clients listen to this server already")
         tasks = self._tasks
+        bus = InMemorySubscriptionBus()
 
         def heard(method: str, note: JsonObject) -> None:
             event = event_from_wire(method, cast("Mapping[str, Any]", note))
             if event is not None:
-                tasks.start_soon(self._bus.publish, event)
+                tasks.start_soon(bus.publish, event)
 
         async def nothing(method: str, note: JsonObject) -> None:
             return None
@@ -302,16 +306,18 @@ class Relay:
         uris = tuple(params.notifications.resource_subscriptions or ())
         lost = anyio.Event()
         unwatch = upstream.watch(heard, lost.set)
+        self._listeners += 1
         try:
             async with (
                 self._subscriptions.held(uris, session=frozenset(LENDABLE.keys() & set(answers)), send=send),
                 anyio.create_task_group() as group,
             ):
                 group.start_soon(_cancel_when, lost, group.cancel_scope)
-                result = await self._listen(ctx, params)
+                result = await ListenHandler(bus)(ctx, params)
                 group.cancel_scope.cancel()
                 return {"resultType": "complete", **result.model_dump(by_alias=True, mode="json", exclude_none=True)}
         finally:
+            self._listeners -= 1
             unwatch()
         raise gone(self.agent.id)  # and with it what was subscribed to; the client listens again
 

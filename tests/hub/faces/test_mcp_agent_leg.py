@@ -1,30 +1,18 @@
 """A client of the older era and its own session with a server: what ends it, what does not, and what outlives it."""
 
 import os
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
 import pytest
 
-from interhub.adapters.mcp import McpAdapter
-from interhub.agent_cards import AgentCard, Endpoint
 from interhub.hub.faces.mcp.entrance import McpEntrance
 from tests.support.mcp_caller import Refused, caller
-from tests.support.mcp_hub import SmallHub, small_hub
+from tests.support.mcp_hub import relayed
 from tests.support.mcp_servers import at, script
 from tests.support.mcp_trouble import trouble
 
 pytestmark = pytest.mark.anyio
-
-
-@asynccontextmanager
-async def site(endpoint: Endpoint, **options: Any) -> AsyncGenerator[tuple[SmallHub, str]]:
-    """Serve one server as the agent `it`; yields the hub and the URL of its face."""
-    async with small_hub({"mcp": McpAdapter(startup_timeout_s=20)}, **options) as (hub, address):
-        await hub.add("it", "mcp", endpoint, AgentCard(name="it"))
-        yield hub, f"{address}/agents/it/mcp"
 
 
 @pytest.fixture
@@ -46,7 +34,7 @@ def text(result: dict[str, Any]) -> str:
 async def test_a_fault_of_one_request_leaves_the_session_and_its_other_calls(fault: str) -> None:
     async with (
         trouble("legacy") as (server, url),
-        site(at(url)) as (_, face),
+        relayed(at(url)) as (_, face),
         caller(face, modern=False) as ada,
     ):
         said: list[str] = []
@@ -71,7 +59,7 @@ async def test_a_fault_of_one_request_leaves_the_session_and_its_other_calls(fau
 async def test_calls_side_by_side_after_an_expiry_share_one_new_session(modern: bool) -> None:
     async with (
         trouble("legacy") as (server, url),
-        site(at(url)) as (_, face),
+        relayed(at(url)) as (_, face),
         caller(face, modern=modern) as ada,
     ):
         said: list[str] = []
@@ -97,7 +85,7 @@ async def test_calls_side_by_side_after_an_expiry_share_one_new_session(modern: 
 async def test_a_session_that_is_made_anew_has_the_subscriptions_and_the_log_level_of_the_old_one() -> None:
     async with (
         trouble("legacy") as (server, url),
-        site(at(url)) as (_, face),
+        relayed(at(url)) as (_, face),
         caller(face, modern=False) as ada,
     ):
         await ada.request("logging/setLevel", {"level": "warning"})
@@ -138,7 +126,7 @@ for line in sys.stdin:
 
 
 async def test_a_process_that_died_while_nobody_called_is_not_noticed_by_the_next_call() -> None:
-    async with site(script(MORTAL)) as (_, face), caller(face, modern=False) as ada:
+    async with relayed(script(MORTAL)) as (_, face), caller(face, modern=False) as ada:
         with anyio.fail_after(10):
             died = int(text(await ada.call("die")))
             while _lives(died):  # noqa: ASYNC110 -- another process tells nobody
