@@ -54,6 +54,9 @@ RELISTEN = Backoff(first_s=0.5, cap_s=10.0)
 _STEADY_S = 10.0
 """A subscription that lasted this long was well; one that ended sooner slows the next one."""
 
+_MOST_ASKING = 256
+"""Requests of one caller that may wait for its answers; when there is one more, the oldest is given up."""
+
 _Made = TypeVar("_Made")
 
 log = structlog.get_logger()
@@ -513,6 +516,7 @@ class McpConnection:
                     case Question() as asked:
                         self._waiting = {key: each for key, each in self._waiting.items() if key in each.questions}
                         self._waiting[asked.id] = request
+                        self._make_room(request.owner)
                         settled = True
                         return Asked(question_id=asked.id, method=asked.method, params=asked.params)
                     case Ended() as ended:
@@ -525,6 +529,12 @@ class McpConnection:
                 request.scope.cancel()
                 with anyio.move_on_after(_CANCEL_S, shield=True):
                     await request.done.wait()
+
+    def _make_room(self, owner: str) -> None:
+        asking = [key for key, request in self._waiting.items() if request.owner == owner]
+        if len(asking) > _MOST_ASKING:
+            log.warning("mcp_question_given_up", agent=self._label, owner=owner, open=_MOST_ASKING)
+            self._waiting.pop(asking[0]).give_up()
 
 
 class _MadeOfSchemas(Generic[_Made]):

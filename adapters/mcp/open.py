@@ -97,6 +97,12 @@ class OpenRequest:
             await self._more.wait()
         return self._events.popleft()
 
+    def give_up(self) -> None:
+        """Cancel it at the server: nobody answers any more."""
+        self.scope.cancel()
+        for question in self.questions.values():
+            question.answered.set()
+
     def end(self, ended: Ended) -> None:
         """Add the end. A question that the caller has not read yet is taken back: nothing waits for its answer."""
         self._ended = True

@@ -57,6 +57,8 @@ class Trouble:
         """What was to be kept for a session: its id, the method, and the level or URI."""
         self.refused: set[str] = set()
         """The URIs that nobody may subscribe to any more."""
+        self.asking: dict[str, tuple[anyio.abc.SocketStream, Any]] = {}
+        """The calls in the middle of which a server of the older era waits for an answer, by the question's id."""
         self._streams: set[anyio.abc.SocketStream] = set()
         self._listeners: list[tuple[anyio.abc.SocketStream, str | int | None]] = []
 
@@ -128,6 +130,10 @@ class Trouble:
         message: Object = json.loads(body)
         method, number = str(message.get("method", "")), message.get("id")
         params: Object = message.get("params") or {}
+        if number in self.asking and not method:
+            asked_on, call = self.asking[number]
+            text: Object = {"content": [{"type": "text", "text": "answered"}]}
+            await asked_on.send(_event({"id": call, "result": text}))
         if number is None or not method:
             if method == "notifications/cancelled":
                 self.hung_up.set()
@@ -263,6 +269,15 @@ class Trouble:
             return
         schema = {"type": "object", "properties": {"name": {"type": "string"}}}
         request = {"method": "elicitation/create", "params": {"message": "Name?", "requestedSchema": schema}}
+        if not self.modern:
+            question = f"q-{len(self.calls)}"
+            self.asking[question] = (stream, number)
+            try:
+                await stream.send(_head(200, "text/event-stream") + _event({"id": question, **request}))
+                await self._until_closed(stream)
+            finally:
+                del self.asking[question]
+                self.hung_up.set()
         result = {"resultType": "input_required", "inputRequests": {"q": request}, "requestState": "mine"}
         await stream.send(self._reply(number, result))
 

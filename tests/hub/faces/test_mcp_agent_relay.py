@@ -1,10 +1,12 @@
 """Modern clients of a server of the older era, which share its sessions."""
 
 from contextlib import AsyncExitStack
+from typing import Any
 
 import anyio
 import pytest
 
+from interhub.adapters.mcp import connection
 from interhub.hub.faces.mcp import agent_relay
 from tests.support.mcp_caller import Refused, caller
 from tests.support.mcp_hub import relayed
@@ -41,3 +43,29 @@ async def test_a_listener_too_many_is_told_so(monkeypatch: pytest.MonkeyPatch) -
         with pytest.raises(Refused, match="1 clients listen to this server already"):
             await ada.request("subscriptions/listen", {"notifications": {"toolsListChanged": True}})
         first.cancel()
+
+
+async def test_of_more_open_questions_than_a_caller_may_have_the_oldest_is_given_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(connection, "_MOST_ASKING", 2)
+    params: dict[str, Any] = {"name": "asks", "arguments": {}}
+    async with (
+        trouble("legacy") as (server, url),
+        relayed(at(url)) as (_, face),
+        caller(face, modern=True, key="ada") as ada,
+        caller(face, modern=True, key="eve") as eve,
+    ):
+        with anyio.fail_after(10):
+            of_eve = await eve.request("tools/call", params)
+            first = await ada.request("tools/call", params)
+            second = await ada.request("tools/call", params)
+            assert len(server.asking) == 3
+            third = await ada.request("tools/call", params)
+            await server.hung_up.wait()
+            assert len(server.asking) == 3
+            with pytest.raises(Refused, match="no longer, known: call again"):
+                await ada.request("tools/call", ada.answered(params, first))
+            for who, asked in ((ada, second), (ada, third), (eve, of_eve)):
+                answered = await who.request("tools/call", who.answered(params, asked))
+                assert answered["content"][0]["text"] == "answered"
