@@ -36,7 +36,7 @@ from .relay import Answered, Ask, Asked, Notify, RelaySession, Reply, ServerFact
 from .session import Client, McpSession, SessionEvents
 from .target import LENDABLE, OUR_CAPABILITIES, Target
 from .tasks import RemoteTask
-from .upstream import Upstream
+from .upstream import OwnSessions, Upstream
 
 IDEMPOTENCY_META_KEY = "interhub/idempotencyKey"
 """Where a tool that can tell repeated calls apart finds `Call.idempotency_key`, in the request's `_meta`."""
@@ -89,6 +89,7 @@ class McpConnection:
         )
         self._upstream = self._owned(frozenset())
         self._lending: dict[frozenset[str], Upstream] = {}
+        self._own = OwnSessions(label=self._label)
 
     # Connection
 
@@ -372,7 +373,8 @@ class McpConnection:
     ) -> AsyncGenerator[RelaySession]:
         """Open a session of the older era for one client alone."""
         client = Client(info=client_info, capabilities=capabilities)
-        async with self._target.session(_Standalone(notify, ask), version=version, client=client) as session:
+        opening = self._target.session(_Standalone(notify, ask), version=version, client=client)
+        async with self._own.open(opening) as session:
             yield _OwnSession(session)
 
     def watch(self, listener: Callable[[str, JsonObject], None], lost: Callable[[], None]) -> Callable[[], None]:

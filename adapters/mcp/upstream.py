@@ -1,9 +1,10 @@
-"""The task that owns the session to an MCP server: opens it when it is wanted, and again when it was lost."""
+"""Who owns the sessions to an MCP server: the task that opens the shared one when it is wanted, and clients."""
 
 import copy
+import math
 import time
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 
 import anyio
 import structlog
@@ -25,6 +26,98 @@ PARTING_S = 1.0
 log = structlog.get_logger()
 
 
+class HoldOff:
+    """How the opening of sessions has gone lately, and when the next one may be opened."""
+
+    def __init__(self, *, label: str, backoff: Backoff | None = None, clock: Clock = time.monotonic) -> None:
+        self._label = label
+        self._backoff = backoff or Backoff(first_s=0.2, cap_s=30.0, rest_after=10)
+        self._clock = clock
+        self.failures = 0
+        """In a row."""
+        self.error: AdapterError | None = None
+        """The last one."""
+        self._next_try_at = 0.0
+
+    @property
+    def next_try_s(self) -> float:
+        """Seconds until the next session may be opened."""
+        return max(0.0, self._next_try_at - self._clock()) if self.failures else 0.0
+
+    def check(self) -> None:
+        """Go on where a session may be opened now.
+
+        Raises:
+            AdapterError: the last error, while the back-off after it lasts.
+        """
+        if self.error is not None and (left_s := self.next_try_s) > 0:
+            if isinstance(self.error, RemoteUnavailable):
+                raise RemoteUnavailable(self._label, f"{self.error.why} (next tried in {left_s:.1f} s)")
+            raise copy.copy(self.error)
+
+    def failed(self, error: AdapterError | None, *, opened: bool) -> None:
+        """Note that a session could not be opened, or was lost as soon as it was."""
+        self.failures += 1
+        self.error = error or RemoteUnavailable(self._label, "the connection was lost as soon as it was made")
+        # The first loss is free: a server that was restarted is tried again at once.
+        if not opened or self.failures > 1:
+            self._next_try_at = self._clock() + self._backoff.wait_s(self.failures)
+        log.warning("mcp_session_ended", agent=self._label, failures=self.failures, why=str(self.error))
+
+    def went_well(self) -> None:
+        """Begin the count anew."""
+        self.failures, self._next_try_at = 0, 0.0
+
+
+class OwnSessions:
+    """The sessions of single clients, each held by who opens it. While they fail, one at a time is tried."""
+
+    def __init__(self, *, label: str, backoff: Backoff | None = None, clock: Clock = time.monotonic) -> None:
+        self._hold_off = HoldOff(label=label, backoff=backoff, clock=clock)
+        self._clock = clock
+        self._turn = anyio.Lock()
+        self._failed_at = -math.inf
+
+    @asynccontextmanager
+    async def open(self, opening: AbstractAsyncContextManager[McpSession]) -> AsyncGenerator[McpSession]:
+        """Open a session. Enter and exit it in the same task.
+
+        Raises:
+            AdapterError: it could not be opened, or others could not a moment ago (see `HoldOff.check`).
+        """
+        async with AsyncExitStack() as stack:
+            session = await self._opened(opening, stack)
+            began = self._clock()
+            try:
+                yield session
+            finally:
+                if self._clock() - began >= _STEADY_S:
+                    self._hold_off.went_well()
+                elif session.lost.is_set():
+                    self._failed(None, began, opened=True)
+
+    async def _opened(self, opening: AbstractAsyncContextManager[McpSession], stack: AsyncExitStack) -> McpSession:
+        self._hold_off.check()
+        if not self._hold_off.failures:
+            return await self._tried(opening, stack)
+        async with self._turn:
+            self._hold_off.check()
+            return await self._tried(opening, stack)
+
+    async def _tried(self, opening: AbstractAsyncContextManager[McpSession], stack: AsyncExitStack) -> McpSession:
+        began = self._clock()
+        try:
+            return await stack.enter_async_context(opening)
+        except AdapterError as error:
+            self._failed(error, began, opened=False)
+            raise
+
+    def _failed(self, error: AdapterError | None, began: float, *, opened: bool) -> None:
+        if began >= self._failed_at:  # else what failed side by side with another, which is one failure in a row
+            self._failed_at = self._clock()
+            self._hold_off.failed(error, opened=opened)
+
+
 class Upstream:
     """One session at a time, opened on demand. `run` must be running."""
 
@@ -33,13 +126,10 @@ class Upstream:
     ) -> None:
         self._opener = opener
         self._label = label
-        self._backoff = backoff or Backoff(first_s=0.2, cap_s=30.0, rest_after=10)
+        self._hold_off = HoldOff(label=label, backoff=backoff, clock=clock)
         self._clock = clock
         self._attempt: _Attempt | None = None
         self._wanted = anyio.Event()
-        self._failures = 0
-        self._next_try_at = 0.0
-        self._error: AdapterError | None = None
 
     async def session(self) -> McpSession:
         """Return the open session, opening one first where there is none. Those who ask together share one opening.
@@ -51,7 +141,7 @@ class Upstream:
         while True:
             attempt = self._attempt
             if attempt is None:
-                self._hold_off()
+                self._hold_off.check()
                 attempt = self._attempt = _Attempt()
                 self._wanted.set()
             await attempt.settled.wait()
@@ -77,13 +167,13 @@ class Upstream:
     def condition(self) -> Condition:
         """Return how the session is."""
         attempt = self._attempt
-        next_try_s = max(0.0, self._next_try_at - self._clock()) if self._failures else 0.0
+        tries = self._hold_off
         if attempt is not None:
             state = State.OPENING if attempt.session is None else State.OPEN
         else:
-            state = State.FAILED if next_try_s else State.IDLE
-        error = str(self._error) if self._error is not None and self._failures else ""
-        return Condition(state=state, failures=self._failures, next_try_s=next_try_s, error=error)
+            state = State.FAILED if tries.next_try_s else State.IDLE
+        error = str(tries.error) if tries.error is not None and tries.failures else ""
+        return Condition(state=state, failures=tries.failures, next_try_s=tries.next_try_s, error=error)
 
     async def run(self) -> None:
         """Own the sessions, for ever. What goes wrong ends a session, never this task."""
@@ -122,20 +212,9 @@ class Upstream:
 
     def _count(self, attempt: "_Attempt", error: AdapterError | None, lasted_s: float) -> None:
         if attempt.dropped.is_set() or (attempt.session is not None and lasted_s >= _STEADY_S):
-            self._failures, self._next_try_at = 0, 0.0
-            return
-        self._failures += 1
-        self._error = error or RemoteUnavailable(self._label, "the connection was lost as soon as it was made")
-        # The first loss is free: a server that was restarted is tried again at once.
-        if attempt.session is None or self._failures > 1:
-            self._next_try_at = self._clock() + self._backoff.wait_s(self._failures)
-        log.warning("mcp_session_ended", agent=self._label, failures=self._failures, why=str(self._error))
-
-    def _hold_off(self) -> None:
-        if self._error is not None and (left_s := self._next_try_at - self._clock()) > 0:
-            if isinstance(self._error, RemoteUnavailable):
-                raise RemoteUnavailable(self._label, f"{self._error.why} (next tried in {left_s:.1f} s)")
-            raise copy.copy(self._error)
+            self._hold_off.went_well()
+        else:
+            self._hold_off.failed(error, opened=attempt.session is not None)
 
 
 class _Attempt:

@@ -410,10 +410,11 @@ def _aged(result: Mapping[str, Any]) -> dict[str, Any]:
 # `exit_stack` (mcp 2.3, tests/hub/faces/test_mcp_agent.py holds them to it).
 
 
-def keep(ctx: Context, leg: Leg, legs: dict[str, Leg]) -> None:
-    """Keep a leg for as long as the client's session lasts; in `legs`, by the session's id."""
+def keep(ctx: Context, leg: Leg, legs: dict[str, Leg], ended: Callable[[], None]) -> None:
+    """Keep a leg for as long as the client's session lasts, in `legs` by the session's id; call `ended` after that."""
     connection = ctx.session._connection  # pyright: ignore[reportPrivateUsage]  # see above
     connection.state["interhub_leg"] = leg
+    connection.exit_stack.callback(ended)
     connection.exit_stack.callback(leg.stop)
     if connection.session_id is not None:
         legs[connection.session_id] = leg

@@ -9,7 +9,9 @@ Either side may be of either era:
 * older client, modern server: an interim result becomes requests to the client, and the answers go back with a retry.
 """
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Generator, Mapping
+from contextlib import ExitStack, contextmanager
 from math import inf
 from typing import Any, cast
 
@@ -31,7 +33,7 @@ from interhub.adapters.mcp.connection import is_repeatable
 from interhub.adapters.mcp.relay import Asked, McpRelay, ServerFacts
 from interhub.adapters.mcp.target import LENDABLE
 from interhub.adapters.mcp.tasks import name_header
-from interhub.agent_cards import JsonObject, Kind
+from interhub.agent_cards import Binding, JsonObject, Kind
 from interhub.hub.dispatch import began
 from interhub.hub.errors import problem_of
 from interhub.hub.faces.http import getrandbits
@@ -69,6 +71,8 @@ _ASKABLE = {"elicitation": "elicitation/create", "sampling": "sampling/createMes
 """What a client can be asked, by the capability that says so."""
 _QUESTION = "question"
 _MOST_LISTENERS = 1024
+_MOST_PROCESSES = 64
+"""Sessions of its own that one caller may have with a server on stdio: a process each."""
 _PARAM_HEADER = "mcp-param-"
 
 log = structlog.get_logger()
@@ -106,6 +110,8 @@ class Relay:
         self._subscriptions = Subscriptions()
         self._refuses_handshake = anyio.Event()
         """Set once the server has been found to speak the newer era only."""
+        self._processes: Counter[str] = Counter()
+        """How many sessions each caller has, where each is a process."""
         self.legs: dict[str, Leg] = {}
         """The ways of clients of the older era, by the ids of their sessions."""
         self.server: Server[Any] = Server(
@@ -196,16 +202,38 @@ class Relay:
             raise gone(self.agent.id)
         if ctx.method == "initialize":
             way = Leg(self._hub, self.agent.id, principal, ctx, self._refuses_handshake, self._param_headers)
-            return await self._greet(ctx, way)
+            return await self._greet(ctx, way, principal)
         leg = leg_of(ctx)
         if leg is None:
             raise MCPError(types.INVALID_REQUEST, "the session begins with `initialize`")
         return await leg.request(ctx, self._tasks, silence)
 
-    async def _greet(self, ctx: Context, leg: Leg) -> dict[str, Any]:
-        await self._tasks.start(leg.run)
-        keep(ctx, leg, self.legs)
+    async def _greet(self, ctx: Context, leg: Leg, principal: Principal) -> dict[str, Any]:
+        with ExitStack() as stack:
+            stack.enter_context(self._process(principal))
+            await self._tasks.start(leg.run)
+            keep(ctx, leg, self.legs, stack.pop_all().close)
         return leg.greeting()
+
+    @contextmanager
+    def _process(self, principal: Principal) -> Generator[None]:
+        """Count a session of a caller's own while the block lasts, where it is a process.
+
+        Raises:
+            MCPError: the caller has as many as may be.
+        """
+        if self.agent.endpoint.binding is not Binding.MCP_STDIO or self._refuses_handshake.is_set():
+            yield
+            return
+        if self._processes[principal.key] >= _MOST_PROCESSES:
+            why = f"this caller has {_MOST_PROCESSES} sessions with {self.agent.id}, a process each, which is the most"
+            raise MCPError(types.INTERNAL_ERROR, f"{why}; end one of them first", {"reason": "TOO_MANY_SESSIONS"})
+        self._processes[principal.key] += 1
+        try:
+            yield
+        finally:
+            self._processes[principal.key] -= 1
+            self._processes += Counter()  # drops what is at zero
 
     async def _notification(self, ctx: Context, call_next: CallNext) -> HandlerResult:
         result = await call_next(ctx)

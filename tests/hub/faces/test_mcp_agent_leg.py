@@ -1,13 +1,16 @@
 """A client of the older era and its own session with a server: what ends it, what does not, and what outlives it."""
 
 import os
+from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
 
+from interhub.hub.faces.mcp import agent_relay
 from interhub.hub.faces.mcp.entrance import McpEntrance
-from tests.support.mcp_caller import Refused, caller
+from tests.support.mcp_caller import LEGACY, Caller, Refused, caller
 from tests.support.mcp_hub import relayed
 from tests.support.mcp_servers import at, script
 from tests.support.mcp_trouble import trouble
@@ -141,3 +144,44 @@ def _lives(pid: int) -> bool:
     except ProcessLookupError:
         return False
     return True
+
+
+async def greet(ada: Caller) -> None:
+    """Say hello, and listen to nothing."""
+    hello = {"protocolVersion": LEGACY, "capabilities": {}, "clientInfo": {"name": "raw", "version": "1"}}
+    await ada.request("initialize", hello)
+
+
+async def silent(ada: Caller) -> None:
+    """Say nothing."""
+
+
+async def test_a_process_that_ends_at_once_is_not_started_for_every_session_that_is_wanted(tmp_path: Path) -> None:
+    starts = tmp_path / "starts"
+    server = f"import sys; open({str(starts)!r}, 'a').write('x'); sys.exit(3)"
+    async with relayed(script(server)) as (_, face), caller(face, modern=False, greet=silent) as ada:
+        told: list[str] = []
+        for _ in range(20):
+            with pytest.raises(Refused) as refused:
+                await greet(ada)
+            told.append(refused.value.message)
+    assert "exited with status 3" in told[0]
+    assert "next tried in" in told[1]
+    assert len(starts.read_text()) < 10
+
+
+async def test_one_caller_has_so_many_processes_of_a_server_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(agent_relay, "_MOST_PROCESSES", 2)
+    async with AsyncExitStack() as stack:
+        _, face = await stack.enter_async_context(relayed(script(MORTAL)))
+        ada, *_ = [
+            await stack.enter_async_context(caller(face, modern=False, key="ada", greet=greet)) for _ in range(2)
+        ]
+        await stack.enter_async_context(caller(face, modern=False, key="eve", greet=greet))
+        more = await stack.enter_async_context(caller(face, modern=False, key="ada", greet=silent))
+        with pytest.raises(Refused, match="has 2 sessions with it, a process each, which is the most"):
+            await greet(more)
+        await ada.close()
+        with anyio.fail_after(5):
+            await greet(more)
+        assert text(await more.call("live"))
