@@ -228,6 +228,15 @@ class Dispatcher:
                 self._witness.failed(agent, error)
             raise
 
+    def fared(self, agent: Agent, error: AdapterError | None = None) -> None:
+        """Note that an agent answered, or how a request to it failed, which went past `call`."""
+        if self._witness is None:
+            return
+        if error is None:
+            self._witness.succeeded(agent)
+        else:
+            self._witness.failed(agent, error)
+
     def hold(self, agent: Agent) -> Held | None:
         """Hold the open connection to an agent until it is released; None where none is open now."""
         return self._pool.hold(_key(agent))

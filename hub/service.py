@@ -305,6 +305,10 @@ class Hub:
         """
         return self._dispatcher.under_way(agent, call)
 
+    def fared(self, agent: Agent, error: AdapterError | None = None) -> None:
+        """Note that an agent answered a request of a relay, or how that failed."""
+        self._dispatcher.fared(agent, error)
+
     def record(self, agent: Agent, call: Call, *, outcome: str, started: float) -> None:
         """Append the audit record of one request of a relay; `started` is a `perf_counter()`."""
         self._dispatcher.record(agent, call, decision="allow", outcome=outcome, started=started)

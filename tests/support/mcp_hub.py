@@ -11,7 +11,7 @@ from starlette.applications import Starlette
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from interhub.adapters import Adapter, Call, Connection, Outcome, Principal, Report
+from interhub.adapters import Adapter, AdapterError, Call, Connection, Outcome, Principal, Report
 from interhub.adapters.mcp import McpAdapter
 from interhub.adapters.pool import ConnectionPool, ConnectionState, Held, PoolKey
 from interhub.agent_cards import AgentCard, Endpoint
@@ -40,6 +40,8 @@ class SmallHub:
         """Capabilities that the policy denies."""
         self.records: list[tuple[str, str, str]] = []
         """Who used which capability, and how it ended."""
+        self.fortunes: list[AdapterError | None] = []
+        """How requests went, beside what they came to."""
         self._listeners: list[Callable[[str], None]] = []
 
     async def add(self, agent_id: str, adapter: str, endpoint: Endpoint, card: AgentCard | None = None) -> Agent:
@@ -116,6 +118,9 @@ class SmallHub:
 
     def asks_first(self, agent: Agent, call: Call) -> bool:
         return False
+
+    def fared(self, agent: Agent, error: AdapterError | None = None) -> None:
+        self.fortunes.append(error)
 
     def record(self, agent: Agent, call: Call, *, outcome: str, started: float) -> None:
         self.records.append((call.principal.subject, call.capability, outcome))

@@ -6,7 +6,7 @@ from typing import Protocol
 
 from opentelemetry.context import Context as TraceContext
 
-from interhub.adapters import Call, Connection, ConnectionLost, Principal, ProtocolViolation
+from interhub.adapters import AdapterError, Call, Connection, ConnectionLost, Principal, ProtocolViolation
 from interhub.adapters.mcp.relay import Leasable, McpRelay
 from interhub.adapters.pool import Held
 from interhub.hub.dispatch import Pass
@@ -73,6 +73,10 @@ class AgentHub(Protocol):
         Raises:
             TooManyCalls: on entering: the agent or the caller has as many under way as may be.
         """
+        ...
+
+    def fared(self, agent: Agent, error: AdapterError | None = None) -> None:
+        """Note that an agent answered a request of a relay, or how that failed."""
         ...
 
     def record(self, agent: Agent, call: Call, *, outcome: str, started: float) -> None:

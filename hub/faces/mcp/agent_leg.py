@@ -19,7 +19,7 @@ from interhub.agent_cards import JsonObject
 
 from .agent_hub import AgentHub, gone, relay_of
 from .agent_silence import Silence
-from .agent_wire import OURS, RESERVED, SUBSCRIPTION_ID, Context, ask, meta_of, params_of, said, tell, tell_session
+from .agent_wire import OURS, RESERVED, SUBSCRIPTION_ID, Context, ask, meta_of, params_of, tell, tell_session
 
 _MOST_ROUNDS = 32
 _LISTEN_S = 5.0
@@ -104,7 +104,7 @@ class Leg:
                     await self._bridge(upstream, begin)
         except OURS as error:
             if not started:
-                raise said(error) from error
+                raise
             log.info("mcp_relay_ended", agent=self._agent_id, why=str(error))
         except Exception:  # a fault of ours ends this client's session, not the face with every other one
             if not started:
@@ -114,7 +114,7 @@ class Leg:
             self._session = self._shared = None
             self._ended.set()
         if not started:
-            raise said(gone(self._agent_id))
+            raise gone(self._agent_id)
 
     def stop(self) -> None:
         """End it, because the client's session has ended."""

@@ -28,7 +28,7 @@ from mcp.shared.subscriptions import event_from_wire
 from mcp_types.methods import CACHEABLE_METHODS
 from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS, MODERN_PROTOCOL_VERSIONS
 
-from interhub.adapters import DELEGATION_KEY, Call, Principal, RemoteTimeout
+from interhub.adapters import DELEGATION_KEY, AdapterError, Call, ConnectionLost, Principal, RemoteTimeout
 from interhub.adapters.mcp.connection import is_repeatable
 from interhub.adapters.mcp.relay import Asked, McpRelay, ServerFacts
 from interhub.adapters.mcp.target import LENDABLE
@@ -148,7 +148,7 @@ class Relay:
             principal = principal_of(ctx)
             kind, key = USES.get(ctx.method, (None, ""))
             if kind is None:
-                return await self._request(ctx, principal, Silence())
+                return await self._requested(ctx, principal, Silence())
             return await self._use(ctx, principal, kind, key)
         except OURS as error:
             raise said(error) from error
@@ -180,11 +180,12 @@ class Relay:
         try:
             try:
                 with silence.limited():
-                    result = await self._request(ctx, principal, silence)
+                    result = await self._requested(ctx, principal, silence)
             except TimeoutError:
                 raise RemoteTimeout(self.agent.id, silence.limit_s) from None
             asked = isinstance(result, dict) and result.get("resultType") == "input_required"
             outcome = "input_required" if asked else "completed"
+            self._hub.fared(self.agent)
             return result
         except MCPError:
             outcome = "AGENT_REFUSED"
@@ -194,6 +195,16 @@ class Relay:
             raise
         finally:
             self._hub.record(self.agent, call, outcome=outcome, started=started)
+
+    async def _requested(self, ctx: Context, principal: Principal, silence: Silence) -> HandlerResult:
+        """Send a request on, and note it where the agent fails."""
+        try:
+            return await self._request(ctx, principal, silence)
+        except ConnectionLost:
+            raise  # the hub's own doing: see `gone`
+        except AdapterError as error:
+            self._hub.fared(self.agent, error)
+            raise
 
     async def _request(self, ctx: Context, principal: Principal, silence: Silence) -> HandlerResult:
         if is_modern(ctx):

@@ -1,6 +1,7 @@
-"""Modern clients of a server of the older era, which share its sessions."""
+"""A relayed server: what clients share of it, and what is known of it by what they meet."""
 
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -8,10 +9,11 @@ import pytest
 
 from interhub.adapters.mcp import connection
 from interhub.hub.faces.mcp import agent_relay
-from tests.support.mcp_caller import Refused, caller
+from tests.support.mcp_caller import Caller, Refused, caller
 from tests.support.mcp_hub import relayed
 from tests.support.mcp_servers import at
 from tests.support.mcp_trouble import trouble
+from tests.support.whole_hub import whole_hub
 
 pytestmark = pytest.mark.anyio
 
@@ -69,3 +71,34 @@ async def test_of_more_open_questions_than_a_caller_may_have_the_oldest_is_given
             for who, asked in ((ada, second), (ada, third), (eve, of_eve)):
                 answered = await who.request("tools/call", who.answered(params, asked))
                 assert answered["content"][0]["text"] == "answered"
+
+
+@pytest.mark.parametrize("modern", [True, False], ids=["modern", "legacy"])
+@pytest.mark.parametrize("theirs", ["modern", "legacy"])
+async def test_a_server_that_is_used_at_its_own_endpoint_only_and_goes_down_is_known_to_fail(
+    modern: bool, theirs: str, tmp_path: Path
+) -> None:
+    async with whole_hub(tmp_path) as hub:
+
+        async def health(state: str) -> None:
+            with anyio.fail_after(10):
+                while (await hub.client.get("/api/agents/it")).json()["health"]["state"] != state:  # noqa: ASYNC110 -- told over HTTP
+                    await anyio.sleep(0.02)
+
+        face = f"{hub.url}/agents/it/mcp"
+        async with trouble(theirs) as (_, url):
+            body = {"adapter": "mcp", "id": "it", "kind": "endpoint", "endpoint": {"binding": "MCP-HTTP", "url": url}}
+            assert (await hub.client.post("/api/agents", json=body)).status_code == 201
+            async with caller(face, modern=modern, key=hub.key) as ada:
+                await ada.request("tools/list")
+                assert (await ada.call("works"))["content"][0]["text"] == "done"
+                await health("healthy")
+        async with caller(face, modern=modern, key=hub.key, greet=Caller.close) as ada:
+            with pytest.raises(Refused):  # noqa: PT012 -- some say hello for a server that they know
+                await ada.open()
+                await ada.request("tools/list")
+        await health("failing")
+        async with caller(face, modern=modern, key=hub.key, greet=Caller.close) as ada:
+            with suppress(Refused):
+                await ada.open()
+        await health("failing")
