@@ -330,6 +330,7 @@ def _protocol_faces(
         question_wait_s=settings.mcp.question_wait_s,
         silence_s=timeout_s,
         session_idle_s=settings.mcp.session_idle_s,
+        max_body_bytes=settings.server.max_body_bytes,
     )
     signing = SigningKeys(home, settings.cards.signing_key)
     signing.current()  # made, or found unusable, now

@@ -40,8 +40,6 @@ class SmallHub:
         """Capabilities that the policy denies."""
         self.records: list[tuple[str, str, str]] = []
         """Who used which capability, and how it ended."""
-        self.fortunes: list[AdapterError | None] = []
-        """How requests went, beside what they came to."""
         self._listeners: list[Callable[[str], None]] = []
 
     async def add(self, agent_id: str, adapter: str, endpoint: Endpoint, card: AgentCard | None = None) -> Agent:
@@ -120,7 +118,7 @@ class SmallHub:
         return False
 
     def fared(self, agent: Agent, error: AdapterError | None = None) -> None:
-        self.fortunes.append(error)
+        """Take no note of it."""
 
     def record(self, agent: Agent, call: Call, *, outcome: str, started: float) -> None:
         self.records.append((call.principal.subject, call.capability, outcome))

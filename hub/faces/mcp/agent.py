@@ -26,7 +26,7 @@ from interhub.hub.wire import Answer, Going
 from interhub.registry import Agent, AgentNotFound
 
 from .agent_direct import DirectRelay
-from .agent_hub import AgentHub
+from .agent_hub import AgentHub, gone
 from .agent_relay import Relay
 from .agent_tools import AgentTools
 from .agent_wire import OURS
@@ -40,7 +40,6 @@ RELAYED = "mcp"
 QUESTION_WAIT_S = 15 * 60.0
 SESSION_IDLE_S = 1800.0
 _SWEEP_S = 60.0
-_MAX_BODY_BYTES = 16 * 1024 * 1024
 
 log = structlog.get_logger()
 
@@ -62,6 +61,7 @@ class McpAgentFace:
         session_idle_s: float = SESSION_IDLE_S,
         question_wait_s: float = QUESTION_WAIT_S,
         silence_s: float = inf,
+        max_body_bytes: int = 16 * 1024 * 1024,
     ) -> None:
         """Take the hub, and what puts calls to agents that are no MCP servers.
 
@@ -78,11 +78,12 @@ class McpAgentFace:
         self._session_idle_s = session_idle_s
         self._question_wait_s = question_wait_s
         self._silence_s = silence_s
+        self._max_body_bytes = max_body_bytes
         self._served: dict[tuple[str, str], _Served] = {}
         self._tasks: anyio.abc.TaskGroup | None = None
         direct = DirectRelay(hub, self._relay_now, session_idle_s=session_idle_s)
         self._entrance = McpEntrance(
-            self._long_way, direct.shortcuts(), max_body_bytes=_MAX_BODY_BYTES, security=security
+            self._long_way, direct.shortcuts(), max_body_bytes=max_body_bytes, security=security
         )
 
     @asynccontextmanager
@@ -145,8 +146,10 @@ class McpAgentFace:
             if self._tasks is None:
                 raise RuntimeError("the face is not running: enter McpAgentFace.running() around the application")
             served = self._served[key] = _Served(self._front(agent, self._tasks), self._manager)
-            self._tasks.start_soon(served.run, name=f"MCP face of {agent.id}")
+            self._tasks.start_soon(self._run, served, name=f"MCP face of {agent.id}")
         await served.started.wait()
+        if served.stop.is_set():
+            raise gone(agent.id)
         if served.agent is not agent:
             await served.update(agent)
         served.is_current = True
@@ -180,11 +183,20 @@ class McpAgentFace:
             front.server,
             security_settings=self._security,
             session_idle_timeout=self._session_idle_s,
-            max_request_body_size=_MAX_BODY_BYTES,
+            max_request_body_size=self._max_body_bytes,
         )
 
+    async def _run(self, served: "_Served") -> None:
+        """Hold an agent's sessions until told to stop, or they crash: the next request then has others."""
+        try:
+            await served.run()
+        finally:
+            self._retire(served)
+
     def _retire(self, served: "_Served") -> None:
-        self._served.pop((served.agent.tenant, served.agent.id), None)
+        key = (served.agent.tenant, served.agent.id)
+        if self._served.get(key) is served:
+            del self._served[key]
         served.stop.set()
 
     async def _refresh(self, tenant: str) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from math import inf
+from pathlib import Path
 from typing import Any, cast
 
 import anyio
@@ -13,6 +14,7 @@ from mcp import Client, MCPError
 from mcp.client.session import ClientRequestContext
 from mcp.client.streamable_http import streamable_http_client
 from mcp.server.connection import Connection as SdkConnection
+from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse
@@ -34,8 +36,10 @@ from interhub.adapters.mcp import McpAdapter
 from interhub.adapters.testing import ScriptedAdapter, ScriptedAgent, asked, refused, said
 from interhub.agent_cards import AgentCard, Binding, Capability, Endpoint, JsonObject, Kind
 from interhub.hub.faces.mcp.agent_silence import Silence
+from interhub.hub.settings import Server
 from tests.support.mcp_hub import SmallHub, small_hub
 from tests.support.mcp_servers import EVERYTHING, at, over_http, program, script, serving
+from tests.support.whole_hub import whole_hub
 
 pytestmark = pytest.mark.anyio
 
@@ -517,3 +521,36 @@ async def test_a_sealed_state_belongs_to_whoever_was_asked() -> None:
                         await again
                 else:
                     assert "booked" in text(await again)
+
+
+@pytest.mark.parametrize("era", ERAS)
+async def test_sessions_that_crashed_are_followed_by_others(era: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = StreamableHTTPSessionManager.run
+    crashes = iter((True, False))
+
+    @asynccontextmanager
+    async def crashing(manager: StreamableHTTPSessionManager) -> AsyncGenerator[None]:
+        if next(crashes):
+            raise RuntimeError("out of luck")
+        async with run(manager):
+            yield
+
+    monkeypatch.setattr(StreamableHTTPSessionManager, "run", crashing)
+    _, card, adapter = writer()
+    async with small_hub({"scripted": adapter}) as (hub, address):
+        await hub.add("writer", "scripted", SCRIPTED, card)
+        url = f"{address}/agents/writer/mcp"
+        async with httpx2.AsyncClient() as http:
+            crashed = await http.post(url, json={"jsonrpc": "2.0", "id": 1, "method": "ping"})
+        assert (crashed.status_code, crashed.json()["error"]["data"][0]["reason"]) == (502, "AGENT_UNAVAILABLE")
+        async with client(url, era) as connected:
+            assert len((await connected.list_tools()).tools) == 3
+
+
+async def test_a_body_may_be_as_large_as_the_hub_takes(tmp_path: Path) -> None:
+    server = Server(max_body_bytes=20 * 1024 * 1024)
+    async with whole_hub(tmp_path, settings={"server": server}) as hub:
+        body = {"jsonrpc": "2.0", "id": 1, "method": "ping", "params": {"x": "x" * 18 * 1024 * 1024}}
+        for path in ("/mcp", "/agents/clerk/mcp"):
+            answered = await hub.client.post(path, json=body)
+            assert answered.status_code not in (413, 500), path
