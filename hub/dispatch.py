@@ -208,6 +208,22 @@ class Dispatcher:
         self.record(agent, call, decision="deny" if isinstance(decision, Deny) else "ask", outcome="refused")
         raise refusal
 
+    def admit_to(self, agent: Agent, principal: Principal) -> None:
+        """Refuse who may use nothing of an agent, and record the refusal: for what uses no capability, as a list.
+
+        Raises:
+            NotAllowed: the policy denies the principal the whole agent.
+        """
+        denied = self._policy.shuts_out(agent, principal)
+        if denied is not None:
+            nothing = Call(capability="", principal=principal, idempotency_key="")
+            self.record(agent, nothing, decision="deny", outcome="refused")
+            raise NotAllowed(f"any use of agent {agent.id}", denied.why)
+
+    def is_shut_out(self, agent: Agent, principal: Principal) -> bool:
+        """Whether `admit_to` would refuse."""
+        return self._policy.shuts_out(agent, principal) is not None
+
     async def connection(self, agent: Agent, principal: Principal) -> Connection:
         """Return the pooled connection to an agent.
 

@@ -45,6 +45,10 @@ class Policy(Protocol):
         """Return the decision for this principal, capability and arguments."""
         ...
 
+    def shuts_out(self, agent: Agent, principal: Principal) -> Deny | None:
+        """Return why a principal may use nothing of an agent; None where there may be something."""
+        ...
+
 
 class TenantPolicy:
     """Everything within one's own tenant, nothing outside it."""
@@ -54,6 +58,12 @@ class TenantPolicy:
         if agent.tenant != call.principal.tenant:
             return Deny(f"agent {agent.id} belongs to another tenant")
         return _SAME_TENANT
+
+    def shuts_out(self, agent: Agent, principal: Principal) -> Deny | None:
+        """Shut out who belongs to another tenant."""
+        if agent.tenant != principal.tenant:
+            return Deny(f"agent {agent.id} belongs to another tenant")
+        return None
 
 
 _SAME_TENANT = Allow("same tenant")
@@ -84,11 +94,11 @@ class Rule:
 
     def covers(self, principal: Principal, agent_id: str, capability: str) -> bool:
         """Whether the rule is about this."""
-        return (
-            matches(principal, self.principals)
-            and any(fnmatchcase(agent_id, glob) for glob in self.agents)
-            and any(fnmatchcase(capability, glob) for glob in self.capabilities)
-        )
+        return self.concerns(principal, agent_id) and any(fnmatchcase(capability, glob) for glob in self.capabilities)
+
+    def concerns(self, principal: Principal, agent_id: str) -> bool:
+        """Whether the rule is about anything between these two."""
+        return matches(principal, self.principals) and any(fnmatchcase(agent_id, glob) for glob in self.agents)
 
     def decision(self) -> Decision:
         """Return what it decides."""
@@ -112,6 +122,7 @@ class RulePolicy:
         self._rules = tuple((rule, rule.decision()) for rule in rules)
         self._otherwise = otherwise
         self._known: dict[tuple[str, str, str, str], Decision | None] = {}
+        self._shut_out: dict[tuple[str, str, str], Deny | None] = {}
 
     def decide(self, agent: Agent, call: Call) -> Decision:
         """Return what the first rule says."""
@@ -129,6 +140,28 @@ class RulePolicy:
                 (decision for rule, decision in self._rules if rule.covers(who, agent.id, call.capability)), None
             )
         return decided if ruled is None else ruled
+
+    def shuts_out(self, agent: Agent, principal: Principal) -> Deny | None:
+        """Shut out who is denied every capability, none of which an earlier rule allows or wants asked about."""
+        denied = self._otherwise.shuts_out(agent, principal)
+        if denied is not None or not self._rules:
+            return denied
+        key = (principal.tenant, principal.subject, agent.id)
+        if key not in self._shut_out:
+            if len(self._shut_out) >= _KEPT:
+                self._shut_out.clear()
+            self._shut_out[key] = self._shut_out_by_rules(agent, principal)
+        return self._shut_out[key]
+
+    def _shut_out_by_rules(self, agent: Agent, principal: Principal) -> Deny | None:
+        for rule, decision in self._rules:
+            if not rule.concerns(principal, agent.id):
+                continue
+            if not isinstance(decision, Deny):
+                return None
+            if "*" in rule.capabilities:
+                return decision
+        return None
 
 
 _KEPT = 10_000

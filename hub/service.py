@@ -287,6 +287,18 @@ class Hub:
         """
         self._dispatcher.admit(agent, call)
 
+    def admit_to(self, agent: Agent, principal: Principal) -> None:
+        """Refuse who may use nothing of an agent.
+
+        Raises:
+            NotAllowed: the policy denies the principal the whole agent.
+        """
+        self._dispatcher.admit_to(agent, principal)
+
+    def is_shut_out(self, agent: Agent, principal: Principal) -> bool:
+        """Whether `admit_to` would refuse."""
+        return self._dispatcher.is_shut_out(agent, principal)
+
     def hold(self, agent: Agent) -> Held | None:
         """Hold the open connection to an agent until it is released; None where none is open now."""
         return self._dispatcher.hold(agent)

@@ -38,6 +38,8 @@ class SmallHub:
         self.agents: dict[str, Agent] = {}
         self.denied: set[str] = set()
         """Capabilities that the policy denies."""
+        self.shut_out: set[str] = set()
+        """Callers whom the policy denies every agent."""
         self.records: list[tuple[str, str, str]] = []
         """Who used which capability, and how it ended."""
         self._listeners: list[Callable[[str], None]] = []
@@ -104,6 +106,13 @@ class SmallHub:
     def admit(self, agent: Agent, call: Call) -> None:
         if call.capability in self.denied:
             raise NotAllowed(f"{call.capability} of agent {agent.id}", "the test says so")
+
+    def admit_to(self, agent: Agent, principal: Principal) -> None:
+        if principal.subject in self.shut_out:
+            raise NotAllowed(f"any use of agent {agent.id}", "the test says so")
+
+    def is_shut_out(self, agent: Agent, principal: Principal) -> bool:
+        return principal.subject in self.shut_out
 
     async def enter(self, agent: Agent, call: Call, mark: str) -> Call:
         return call

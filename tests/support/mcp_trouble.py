@@ -34,6 +34,8 @@ class Trouble:
         self.results: dict[str, Object] = {}
         """More of a tool's result, by its name."""
         self.calls: list[str] = []
+        self.methods: list[str] = []
+        """Of all requests."""
         self.arguments: Object = {}
         """Of the last call."""
         self.param_headers: dict[str, str] = {}
@@ -139,6 +141,7 @@ class Trouble:
                 self.hung_up.set()
             await stream.send(_whole(202, b"", ""))
             return
+        self.methods.append(method)
         if method == "tools/call":
             self.calls.append(params["name"])
             self.arguments = params.get("arguments") or {}

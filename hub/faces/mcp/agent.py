@@ -25,6 +25,7 @@ from interhub.hub.faces.refusals import refusal
 from interhub.hub.wire import Answer, Going
 from interhub.registry import Agent, AgentNotFound
 
+from .agent_admission import guard
 from .agent_direct import DirectRelay
 from .agent_hub import AgentHub, gone
 from .agent_relay import Relay
@@ -32,7 +33,7 @@ from .agent_tools import AgentTools
 from .agent_wire import OURS
 from .calls import DirectCalls
 from .entrance import McpEntrance
-from .inbound import Caller
+from .inbound import Caller, Inbound, Underway
 from .tasks import RunHub
 
 RELAYED = "mcp"
@@ -81,10 +82,9 @@ class McpAgentFace:
         self._max_body_bytes = max_body_bytes
         self._served: dict[tuple[str, str], _Served] = {}
         self._tasks: anyio.abc.TaskGroup | None = None
-        direct = DirectRelay(hub, self._relay_now, session_idle_s=session_idle_s)
-        self._entrance = McpEntrance(
-            self._long_way, direct.shortcuts(), max_body_bytes=max_body_bytes, security=security
-        )
+        self._direct = DirectRelay(hub, self._relay_now, session_idle_s=session_idle_s)
+        shortcuts = {**self._direct.shortcuts(), "completion/complete": self._complete}
+        self._entrance = McpEntrance(self._long_way, shortcuts, max_body_bytes=max_body_bytes, security=security)
 
     @asynccontextmanager
     async def running(self) -> AsyncGenerator[None]:
@@ -163,6 +163,13 @@ class McpAgentFace:
         served.count(0)
         return served.front, served.manager
 
+    def _complete(self, inbound: Inbound) -> Underway | None:
+        """Relay a completion, which uses no capability, or leave it: who is shut out is told so on the long way."""
+        served = self._served.get((inbound.principal.tenant, inbound.caller.agent_id))
+        if served is not None and self._hub.is_shut_out(served.agent, inbound.principal):
+            return None
+        return self._direct(inbound)
+
     def _front(self, agent: Agent, tasks: anyio.abc.TaskGroup) -> "Relay | AgentTools":
         if agent.adapter == RELAYED:
             return Relay(
@@ -179,6 +186,7 @@ class McpAgentFace:
         )
 
     def _manager(self, front: "Relay | AgentTools") -> StreamableHTTPSessionManager:
+        guard(front.server, self._hub, lambda: front.agent)
         return StreamableHTTPSessionManager(
             front.server,
             security_settings=self._security,

@@ -51,6 +51,18 @@ class AgentHub(Protocol):
         """
         ...
 
+    def admit_to(self, agent: Agent, principal: Principal) -> None:
+        """Refuse who may use nothing of an agent.
+
+        Raises:
+            NotAllowed: the policy denies the principal the whole agent.
+        """
+        ...
+
+    def is_shut_out(self, agent: Agent, principal: Principal) -> bool:
+        """Whether `admit_to` would refuse."""
+        ...
+
     async def enter(self, agent: Agent, call: Call, mark: str) -> Call:
         """Return a call as one below that whose mark the caller has brought.
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from interhub.adapters import Call, DataPart, InputRequest, InputRequired, Outcome, Report, TextPart, text_of
+from interhub.adapters import Call, DataPart, InputRequest, InputRequired, Outcome, Principal, Report, TextPart, text_of
 from interhub.adapters.testing import ScriptedAgent, answer, question, refused
 from interhub.agent_cards import JsonObject
 from interhub.hub.errors import BadRequest, QuestionNotFound
@@ -186,6 +186,9 @@ class Careful:
         if call.capability == "burn":
             return Deny("fire is forbidden")
         return Ask("it cannot be undone") if call.capability == "delete" else Allow()
+
+    def shuts_out(self, agent: Agent, principal: Principal) -> Deny | None:
+        return None
 
 
 def janitor() -> ScriptedAgent:
