@@ -3,6 +3,7 @@
 The JSON shape used wherever these are stored or shown is that of A2A 1.0 (section 4.1).
 """
 
+import re
 from base64 import b64decode, b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -173,6 +174,24 @@ def message_from_json(shaped: JsonObject) -> Message:
     )
 
 
+def is_extension(uri: str) -> bool:
+    """Whether an extension can be named in `A2A-Extensions`, a header that lists URIs (A2A 1.0, section 3.2.6)."""
+    return _EXTENSION.fullmatch(uri) is not None
+
+
+def check_extension_uris(message: Message) -> None:
+    """Refuse a received message with an extension that no header can name.
+
+    Raises:
+        ValueError: says which one.
+    """
+    for uri in message.extensions:
+        if not is_extension(uri):
+            raise ValueError(
+                f"{uri[:60]!r} in extensions is no URI: one has visible ASCII characters but the comma, at most 512"
+            )
+
+
 def artifact_to_json(artifact: Artifact) -> dict[str, Json]:
     """Write an artifact in A2A 1.0 JSON."""
     shaped: dict[str, Json] = {
@@ -249,3 +268,6 @@ def _object(shaped: JsonObject, key: str) -> JsonObject:
     if not isinstance(value, dict):
         raise ValueError(f"{key} must be an object, not {type(value).__name__}")
     return value
+
+
+_EXTENSION = re.compile(r"[!-+\--~]{1,512}")

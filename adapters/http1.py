@@ -6,6 +6,7 @@ response is read while it comes; whoever waits for it is woken when it is whole 
 """
 
 import asyncio
+import re
 import ssl
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
@@ -27,9 +28,15 @@ MAX_IDLE = 256
 LEAVE_S = 2.0
 """How long the end of a stream whose answer has come is waited for."""
 _HIGH_WATER = 1024 * 1024
+_ENDS_A_HEADER = re.compile(rb"[\r\n\0]")
 
 Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 """Returns the addresses of a host that may be connected to. Raises OSError when there is none."""
+
+
+def holds(name: bytes, value: bytes) -> bool:
+    """Whether a header can be written: nothing in it ends it and begins another (RFC 9110, section 5.5)."""
+    return _ENDS_A_HEADER.search(name) is None and _ENDS_A_HEADER.search(value) is None
 
 
 class HttpFault(Exception):

@@ -13,7 +13,7 @@ import httpx
 from .addresses import Reach, resolve
 from .egress import tls_context
 from .errors import AnswerTooLarge
-from .http1 import Http1Pool, HttpFault, NotConnected, Origin, Response, TooLarge
+from .http1 import Http1Pool, HttpFault, NotConnected, Origin, Response, TooLarge, holds
 
 MAX_BODY_BYTES = 64 * 1024 * 1024
 """Most that an answer may hold which is no stream; whoever reads it may want less."""
@@ -32,6 +32,7 @@ class Http1Transport(httpx.AsyncBaseTransport):
         """Send a request, and return when the head of its answer has come.
 
         Raises:
+            httpx.LocalProtocolError: a header is none; nothing was sent.
             httpx.TransportError: no answer came.
             AnswerTooLarge: it holds more than `max_body_bytes`.
             AddressRefused: the host has no address within reach.
@@ -129,6 +130,8 @@ async def _changed(response: Response, request: httpx.Request, read_s: float | N
 def _written(request: httpx.Request, body: bytes) -> bytes:
     lines = [b"%b %b HTTP/1.1" % (request.method.encode("ascii"), request.url.raw_path)]
     for name, value in request.headers.raw:
+        if not holds(name, value):
+            raise httpx.LocalProtocolError(f"the header {name[:60]!r} holds what ends a header", request=request)
         if name.lower() not in (b"accept-encoding", b"connection", b"transfer-encoding"):
             lines.append(b"%b: %b" % (name, value))
     lines.append(b"Accept-Encoding: identity\r\n\r\n")

@@ -418,7 +418,7 @@ class DirectExchange:
                 data.append(value)
             elif name == b"event":
                 kind = value
-            elif name == b"id":
+            elif name == b"id" and b"\0" not in value:
                 self._last_event = value.decode("utf-8", "replace")
             elif name == b"retry" and value.isdigit():
                 self._retry_s = min(int(value[:9]) / 1000, 60.0)

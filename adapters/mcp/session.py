@@ -287,7 +287,7 @@ class McpSession:
             fields = b"%btraceparent: %b\r\n" % (fields, more["traceparent"].encode("ascii"))
         elif more:
             lines = "".join(f"{name}: {value}\r\n" for name, value in more.items())
-            if lines.count("\n") > len(more) or not lines.isascii():
+            if max(lines.count("\r"), lines.count("\n")) > len(more) or "\0" in lines or not lines.isascii():
                 return None  # no header can hold it: the slow way says so
             fields += lines.encode("ascii")
         body = write_json({"jsonrpc": "2.0", "id": number, "method": method, "params": params})

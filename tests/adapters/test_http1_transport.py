@@ -48,3 +48,12 @@ async def test_what_comes_with_the_end_while_the_reader_is_busy_is_read() -> Non
                     await anyio.lowlevel.checkpoint()
             tasks.cancel_scope.cancel()
     assert b"".join(got) == b"data: one\n\ndata: two\n\n"
+
+
+@pytest.mark.parametrize("name", ["X-Key", "X-\nOther"])
+@pytest.mark.parametrize("value", ["x\r\nX-Injected: yes", "x\ry", "x\ny", "x\0y"])
+async def test_what_would_end_a_header_is_not_sent(name: str, value: str) -> None:
+    transport = Http1Transport(Reach.of(("127.0.0.0/8",)), connect_s=5)
+    async with httpx.AsyncClient(transport=transport) as client:
+        with pytest.raises(httpx.LocalProtocolError, match="ends a header"):
+            await client.get("http://127.0.0.1:9/", headers={name: value})

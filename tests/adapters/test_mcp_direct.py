@@ -90,6 +90,25 @@ async def test_a_request_that_met_a_connection_being_closed_is_repeated_only_whe
         assert len(requests) == (3 if repeatable else 2)
 
 
+async def test_an_event_id_that_no_header_can_hold_is_left_aside() -> None:
+    asked: list[bytes] = []
+
+    async def in_two_parts(stream: anyio.abc.ByteStream) -> None:
+        async with stream:
+            asked.append(await stream.receive())
+            if len(asked) == 1:
+                await stream.send(EVENTS + chunk(b"id: seven\nretry: 1\ndata:\n\n") + chunk(b"id: ei\0ght\ndata:\n\n"))
+            else:
+                await stream.send(EVENTS + chunk(b"id: nine\ndata: %b\n\n" % SAID) + b"0\r\n\r\n")
+
+    async with way_to(in_two_parts) as way:
+        exchange = begin(way)
+        assert not await settled(exchange)
+        assert exchange.take_over()
+        assert await exchange.finish(None, 5) == {"content": []}
+    assert b"\r\nLast-Event-ID: seven\r\n" in asked[1]
+
+
 async def test_a_stream_that_breaks_off_is_taken_up_where_it_ended() -> None:
     asked: list[bytes] = []
 

@@ -12,9 +12,12 @@ from a2a.utils.proto_utils import validate_proto_required_fields
 from google.protobuf.message import Message as ProtoMessage
 
 from interhub.adapters import Message, Principal
+from interhub.adapters.content import check_extension_uris, is_extension
 from interhub.agent_cards.build import AGENT_TENANT
 from interhub.hub.errors import RunNotFound
 from interhub.registry import Agent
+
+from .content import read_message
 
 _VERSION = re.compile(r"(1\.0|0\.3)(\.\d+)?")
 
@@ -81,6 +84,20 @@ def facts_of(context: ServerCallContext) -> dict[str, object]:
     return cast("dict[str, object]", context.state["facts"])
 
 
+def received(message: a2a.Message) -> Message:
+    """Read a message that came in.
+
+    Raises:
+        InvalidParamsError: it names an extension that is no URI.
+    """
+    read = read_message(message)
+    try:
+        check_extension_uris(read)
+    except ValueError as error:
+        raise InvalidParamsError(str(error)) from None
+    return read
+
+
 def check_extensions(agent: Agent, message: a2a.Message, context: ServerCallContext) -> None:
     """Refuse a message that does not declare an extension that the agent requires (A2A 1.0, section 3.3.4).
 
@@ -104,7 +121,7 @@ def check_extensions(agent: Agent, message: a2a.Message, context: ServerCallCont
 
 def with_extensions(message: Message, agent: Agent, context: ServerCallContext) -> Message:
     """Return a message with the extensions that its request declared and the agent knows: they are passed on."""
-    known = {extension.uri for extension in agent.card.extensions}
+    known = {extension.uri for extension in agent.card.extensions if is_extension(extension.uri)}
     declared = sorted(known & context.requested_extensions - set(message.extensions))
     return replace(message, extensions=(*message.extensions, *declared)) if declared else message
 

@@ -32,9 +32,9 @@ from interhub.hub.service import Hub
 from interhub.hub.supervisor.run import Answer, Event, EventKind, Run, RunState
 from interhub.registry import Agent, AgentNotFound
 
-from .calling import agent_of, begin, caller_of, check_extensions, facts_of, with_extensions
+from .calling import agent_of, begin, caller_of, check_extensions, facts_of, received, with_extensions
 from .cards import Cards
-from .content import read_message, read_object
+from .content import read_object
 from .errors import in_a2a_words
 from .follow import beginning_of, follow, resume_after
 from .lists import filter_of, page_begin_of, page_size_of, page_token_of
@@ -253,7 +253,7 @@ class HubHandler(RequestHandler):
             config = params.configuration.task_push_notification_config
             wanted = await self._pushes.wanted(config, context.state["version"])
         principal = caller_of(context)
-        message = read_message(params.message)
+        message = received(params.message)
         wishes = wishes_of({**read_object(params.metadata), **message.metadata}, within=agent_of(context))
         if message.task_id:
             run = await self._run(context, message.task_id)

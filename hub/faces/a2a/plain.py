@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import cast
 
 from interhub.adapters import Message
-from interhub.adapters.content import artifact_to_json, message_from_json, message_to_json
+from interhub.adapters.content import artifact_to_json, check_extension_uris, message_from_json, message_to_json
 from interhub.agent_cards import Json, JsonObject
 from interhub.hub.supervisor.run import Run, RunState
 
@@ -36,9 +36,11 @@ def plain_message(given: object) -> Message | None:
         if name in shaped and not isinstance(shaped[name], kind):
             return None
     try:
-        return message_from_json(shaped)
+        message = message_from_json(shaped)
+        check_extension_uris(message)
     except ValueError:
         return None
+    return message
 
 
 def plain_task(run: Run, history: Sequence[Message]) -> dict[str, Json]:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from interhub.adapters import Budget, Message, Part, Resume, Role, TextPart
-from interhub.adapters.content import message_from_json, part_from_json
+from interhub.adapters.content import check_extension_uris, message_from_json, part_from_json
 from interhub.agent_cards import Binding, Endpoint, Kind
 from interhub.hub.discovery import FromCommand, FromDocument, FromEndpoint, FromUrl, FromWorker, Source
 from interhub.hub.errors import Mistake
@@ -240,11 +240,7 @@ class SubmitRun(Body):
         if self.message is not None and self.goal:
             raise Unreadable(_BODY, (Mistake("message", "stands beside goal; give one of them"),))
         if self.message is not None:
-            try:
-                # `role` and `messageId` may be left out: only a user has goals, and the run has an id.
-                return message_from_json({"role": Role.USER.value, **self.message})
-            except ValueError as error:
-                raise Unreadable(_BODY, (Mistake("message", str(error)),)) from error
+            return _message(self.message)
         if not self.goal and self.workflow is None and not self.agent_id:
             raise Unreadable(_BODY, (Mistake("goal", "is missing: say what is wanted"),))
         return Message(role=Role.USER, parts=(TextPart(text=self.goal),) if self.goal else ())
@@ -331,12 +327,7 @@ class CallAgent(Body):
         Raises:
             Unreadable: it is not one of A2A.
         """
-        if self.message is None:
-            return None
-        try:
-            return message_from_json({"role": Role.USER.value, **self.message})
-        except ValueError as error:
-            raise Unreadable(_BODY, (Mistake("message", str(error)),)) from error
+        return _message(self.message) if self.message is not None else None
 
     def read_resume(self) -> Resume | None:
         """Return the answer, if there is one.
@@ -377,6 +368,16 @@ def read_query(adapter: TypeAdapter[T], given: Mapping[str, list[str]], lists: f
         return adapter.validate_python(values)
     except ValidationError as error:
         raise Unreadable(_QUERY, mistakes_of(error, adapter)) from None
+
+
+def _message(shaped: JsonMap) -> Message:
+    # `role` and `messageId` may be left out: only a user has goals, and the run has an id.
+    try:
+        message = message_from_json({"role": Role.USER.value, **shaped})
+        check_extension_uris(message)
+    except ValueError as error:
+        raise Unreadable(_BODY, (Mistake("message", str(error)),)) from error
+    return message
 
 
 def _read_part(shaped: JsonMap, where: str) -> Part:

@@ -492,6 +492,25 @@ async def test_an_agent_s_own_address_takes_no_messages_for_others(site: Site) -
 # The wire
 
 
+@pytest.mark.parametrize("uri", ["x\r\nX-Injected: yes", "https://ex/ü", "https://one, https://two", "", "x" * 600])
+async def test_an_extension_that_no_header_can_name_is_refused_over_every_binding(site: Site, uri: str) -> None:
+    for path in ("/a2a", "/agents/clerk/a2a"):
+        new = {"message": message("hello", extensions=[uri])}
+        assert error_of(await rpc(site, "SendMessage", new, path=path)) == (-32602, "INVALID_PARAMS")
+        rest = await site.client.post(f"{path}/rest/message:send", json=new, headers=V1)
+        assert (rest.status_code, rest.json()["error"]["details"][0]["reason"]) == (400, "INVALID_PARAMS")
+    assert (await old(site, "message/send", old_message("hello", extensions=[uri])))["error"]["code"] == -32602
+    shaped = {"messageId": "m", "role": "ROLE_USER", "content": [{"text": "hello"}], "extensions": [uri]}
+    rest_03 = await site.client.post("/a2a/rest/v1/message:send", json={"message": shaped})
+    assert (rest_03.status_code, "in extensions" in rest_03.text) == (400, True)
+    given = {"parts": [{"text": "hello"}], "extensions": [uri]}
+    run = await site.client.post("/api/runs", json={"message": given})
+    call = await site.client.post("/api/agents/clerk/call", json={"message": given})
+    assert (run.status_code, call.status_code) == (400, 400)
+    assert site.supervisor.assignments == []
+    assert site.clerk.calls == []
+
+
 async def test_the_address_answers_with_and_without_a_slash(site: Site) -> None:
     for path in ("/a2a", "/a2a/", "/agents/clerk/a2a", "/agents/clerk/a2a/"):
         assert "result" in await rpc(site, "ListTasks", {}, path=path)

@@ -152,6 +152,17 @@ async def test_the_tenant_says_which_agent_is_meant_and_another_s_task_is_not_fo
             assert refused == (grpc.StatusCode.NOT_FOUND, "TASK_NOT_FOUND")
 
 
+async def test_an_extension_that_no_header_can_name_is_refused(hub: GrpcSite) -> None:
+    named = ["x\r\nX-Injected: yes"]
+    new = request("hello")
+    new.message.extensions.extend(named)
+    before = old.Message(message_id="m", role=old.Role.ROLE_USER, content=[old.Part(text="hello")], extensions=named)
+    asking = old.SendMessageRequest(request=before)
+    for call in (hub.stub.SendMessage(new, metadata=by()), hub.old.SendMessage(asking, metadata=by(version=""))):
+        assert (await failure(call))[0] is grpc.StatusCode.INVALID_ARGUMENT
+    assert hub.site.supervisor.assignments == []
+
+
 async def test_a_message_that_is_too_large_is_refused_and_the_hub_goes_on(hub: GrpcSite) -> None:
     refused = await failure(hub.stub.SendMessage(request("x" * (MAX + 1)), metadata=by()))
     assert refused[0] is grpc.StatusCode.RESOURCE_EXHAUSTED
