@@ -4,8 +4,11 @@ import re
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-_NUMBER = re.compile(rb'"(?:[^"\\]|\\.)*"|(-?\d+)\.0(?=[,\]}\s]|$)')
-"""A text, which is passed over, or a whole number that is written as another."""
+_NUMBER = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|(-?\d+)\.0(?=[,\]}\s]|$)')
+"""A text, which is passed over, or a whole number that is written as another.
+
+Possessive: what could be gone back to is remembered for each character, which came to 118 times the text.
+"""
 
 
 def whole(body: bytes) -> bytes:

@@ -1,5 +1,6 @@
 """What the entrance answers by itself is what the SDK's way answers, and whatever is special goes that way."""
 
+import tracemalloc
 from typing import Any
 
 import httpx
@@ -126,3 +127,16 @@ async def test_whole_numbers_come_as_they_went_on_every_way() -> None:
 def test_only_numbers_are_mended() -> None:
     text = b'{"a": 5.0, "b": "5.0, 6.0", "c": [-1.0,2.50,1e5], "d\\"": "\\"3.0,", "e": 10.05, "f": 7.0}'
     assert whole(text) == b'{"a": 5, "b": "5.0, 6.0", "c": [-1,2.50,1e5], "d\\"": "\\"3.0,", "e": 10.05, "f": 7}'
+
+
+@pytest.mark.parametrize("text", ["x" * 500_000, "ab\n" * 100_000, "\n" * 200_000], ids=["plain", "lines", "escapes"])
+def test_a_long_text_is_passed_over_in_little_memory(text: str) -> None:
+    body = orjson.dumps({"n": 5.0, "text": text})
+    tracemalloc.start()
+    try:
+        mended = whole(body)
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert mended == orjson.dumps({"n": 5, "text": text})
+    assert most < 4 * len(body)
