@@ -280,13 +280,20 @@ class Supervisor:
         return await self._shown(await self._owned(principal, run_id))
 
     async def _shown(self, record: RunRecord) -> Run:
-        story = await self._story(record.id, record.generation)
-        if record.state.interrupted or (record.state is RunState.COMPLETED and _blob_of(record)):
-            asked, result = await anyio.to_thread.run_sync(self._details, record)
-        else:
-            asked, result = self._details(record)
-        paused = self._pauses.paused(record.id)
-        return view(record, story, records.open_questions(asked), result, paused=paused)
+        while True:
+            story = await self._story(record.id, record.generation)
+            if record.state.interrupted or (record.state is RunState.COMPLETED and _blob_of(record)):
+                asked, result = await anyio.to_thread.run_sync(self._details, record)
+            else:
+                asked, result = self._details(record)
+            if story.seq <= record.generation:
+                paused = self._pauses.paused(record.id)
+                return view(record, story, records.open_questions(asked), result, paused=paused)
+            # Others read the same story, and went on with it: what follows after the generation must not be in it.
+            newer = await self._record(record.id)
+            if newer is None:
+                raise RunNotFound(record.id)
+            record = newer
 
     async def list(
         self,
@@ -812,7 +819,8 @@ class Supervisor:
         while len(self._stories) > KEPT_STORIES:
             self._stories.popitem(last=False)
         while story.seq < generation:
-            story.feed(await self._journal.read(run_id, after=story.seq, limit=1000))
+            limit = min(generation - story.seq, 1000)
+            story.feed(await self._journal.read(run_id, after=story.seq, limit=limit))
         return story
 
     def _details(self, record: RunRecord) -> tuple[Sequence[QuestionRecord], StepValue | None]:

@@ -3,7 +3,9 @@
 from pathlib import Path
 
 import anyio
+import anyio.from_thread
 import pytest
+from sqlalchemy import Connection
 
 from interhub.adapters import (
     Artifact,
@@ -21,6 +23,7 @@ from interhub.adapters import (
 from interhub.adapters.testing import ScriptedAgent, Turn, answer, asked, refused
 from interhub.agent_cards import Capability, JsonObject, Kind
 from interhub.hub.errors import BadRequest, PlanInvalid, RunEnded, RunNotFound
+from interhub.hub.supervisor import records
 from interhub.hub.supervisor.engine import DbosEngine
 from interhub.hub.supervisor.run import Event, EventKind, Run, RunState
 from interhub.registry import Agent, AgentNotFound
@@ -303,6 +306,57 @@ async def test_progress_and_artifacts_are_told_while_a_step_works(tmp_path: Path
             ("w/doc", "report", "one two")
         ]
         assert words(run) == "one two"
+
+
+async def test_a_run_is_shown_as_of_one_moment_however_fast_it_goes_on(
+    tmp_path: Path, engine: DbosEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted, let_go = anyio.Event(), anyio.Event()
+
+    async def play(call: Call, report: Report) -> Outcome:
+        await report(ArtifactChunk(artifact=Artifact(artifact_id="x", parts=(TextPart(text="0"),)), last=False))
+        await wanted.wait()
+        for n in range(1, 4):
+            piece = Artifact(artifact_id="x", parts=(TextPart(text=str(n)),))
+            await report(ArtifactChunk(artifact=piece, append=True, last=False))
+        await let_go.wait()
+        return answer("written")
+
+    async with supervised(tmp_path, ScriptedAgent("writer").on("write", play), engine=engine) as world:
+        run = await world.run("write", agent="writer")
+
+        async def told(chunks: int) -> int:
+            seen = 0
+            async for event in world.supervisor.watch(ALICE, run.id):
+                seen += event.kind is EventKind.STEP_ARTIFACT
+                if seen == chunks:
+                    return event.seq
+            raise AssertionError("it ended")
+
+        async def goes_on() -> None:
+            wanted.set()
+            await told(4)
+            assert len((await world.supervisor.get(ALICE, run.id)).artifacts[0].parts) == 4  # by another reader
+
+        find_run, rows = records.find_run, list[records.RunRecord]()
+
+        def overtaken(connection: Connection, run_id: str) -> records.RunRecord | None:
+            record = find_run(connection, run_id)
+            if record is not None and not rows:
+                rows.append(record)
+                anyio.from_thread.run(goes_on)
+            return record
+
+        with anyio.fail_after(20):
+            at = await told(1)
+            monkeypatch.setattr(records, "find_run", overtaken)
+            shown = await world.supervisor.get(ALICE, run.id)
+            assert rows[0].generation == at
+            events = await world.supervisor.events(ALICE, run.id)
+            made = [event.seq for event in events if event.kind is EventKind.STEP_ARTIFACT]
+            assert len(shown.artifacts[0].parts) == sum(seq <= shown.generation for seq in made)
+            let_go.set()
+            await world.done(run)
 
 
 async def test_a_large_answer_reaches_the_next_step_and_the_caller_whole(tmp_path: Path, engine: DbosEngine) -> None:
