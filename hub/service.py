@@ -395,6 +395,14 @@ class Hub:
         """
         return await self._supervisor.events(principal, run_id, after=after, limit=limit)
 
+    async def dialogue(self, principal: Principal, run_id: str, *, upto: int | None = None) -> tuple[Event, ...]:
+        """Return the events of a run's questions, up to a sequence number, in order: asked, answered and closed.
+
+        Raises:
+            RunNotFound: there is none of that id, or it is somebody else's.
+        """
+        return await self._supervisor.dialogue(principal, run_id, upto=upto)
+
     def watch(self, principal: Principal, run_id: str, *, after: int = 0) -> AsyncIterator[Event]:
         """Yield what happens in a run after a sequence number, until it has ended.
 

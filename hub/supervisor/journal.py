@@ -162,6 +162,13 @@ class Journal:
         recent = self._recent.events(run_id, after, limit)
         return recent or await anyio.to_thread.run_sync(self._read, run_id, after, limit)
 
+    async def dialogue(self, run_id: str, *, upto: int | None = None) -> tuple[Event, ...]:
+        """Return the events of a run's questions, up to a number, in order: asked, answered and closed."""
+        whole = self._recent.events(run_id, 0, upto) if upto is not None else ()
+        if upto is not None and len(whole) == upto:
+            return tuple(event for event in whole if event.kind in _QUESTIONS)
+        return await anyio.to_thread.run_sync(self._read_dialogue, run_id, upto)
+
     async def news(self, run_id: str, *, after: int, limit: int = 1000) -> tuple[Event, ...]:
         """Return a run's events after a number, without asking the database where nothing is known to follow.
 
@@ -207,6 +214,13 @@ class Journal:
         )
         with reading(self._database) as connection:
             return tuple(_event(row) for row in connection.execute(query))
+
+    def _read_dialogue(self, run_id: str, upto: int | None) -> tuple[Event, ...]:
+        query = select(events).where(events.c.run_id == run_id, events.c.kind.in_([kind.value for kind in _QUESTIONS]))
+        if upto is not None:
+            query = query.where(events.c.seq <= upto)
+        with reading(self._database) as connection:
+            return tuple(_event(row) for row in connection.execute(query.order_by(events.c.seq)))
 
     # The writer's thread
 

@@ -379,6 +379,15 @@ class Supervisor:
             found += more
         return found
 
+    async def dialogue(self, principal: Principal, run_id: str, upto: int | None = None) -> tuple[Event, ...]:
+        """Return the events of a run's questions, up to a sequence number, in order: asked, answered and closed.
+
+        Raises:
+            RunNotFound: there is none of that id, or it is somebody else's.
+        """
+        await self._check_owner(principal, run_id)
+        return await self._journal.dialogue(run_id, upto=upto)
+
     async def watch(self, principal: Principal, run_id: str, after: int = 0) -> AsyncIterator[Event]:
         """Yield what happens in a run after a sequence number; ends after the final event.
 

@@ -56,6 +56,8 @@ class SupervisorTwin:
         self._keys: dict[tuple[str, str], str] = {}
         self.assignments: list[Assignment] = []
         """Every one that was submitted, in order."""
+        self.read = 0
+        """How many events were asked for one by one, not watched."""
         self._waiters = 0
         self._idle = anyio.Event()
 
@@ -120,7 +122,13 @@ class SupervisorTwin:
         return RunPage(runs=tuple(rest[:limit]), total=len(found), more=len(rest) > limit)
 
     async def events(self, principal: Principal, run_id: str, *, after: int, limit: int) -> tuple[Event, ...]:
-        return tuple(self._record(principal, run_id).events[after : after + limit])
+        found = tuple(self._record(principal, run_id).events[after : after + limit])
+        self.read += len(found)
+        return found
+
+    async def dialogue(self, principal: Principal, run_id: str, *, upto: int | None) -> tuple[Event, ...]:
+        events = self._record(principal, run_id).events[:upto]
+        return tuple(event for event in events if event.kind.value.startswith("question_"))
 
     async def watch(self, principal: Principal, run_id: str, *, after: int) -> AsyncIterator[Event]:
         record = self._record(principal, run_id)

@@ -29,7 +29,7 @@ from interhub.agent_cards import JsonObject
 from interhub.hub.errors import RunNotFound
 from interhub.hub.faces.http import while_connected
 from interhub.hub.service import Hub
-from interhub.hub.supervisor.run import Answer, Event, EventKind, Run, RunState
+from interhub.hub.supervisor.run import Answer, EventKind, Run, RunState
 from interhub.registry import Agent, AgentNotFound
 
 from .calling import agent_of, begin, caller_of, check_extensions, facts_of, received, with_extensions
@@ -240,7 +240,7 @@ class HubHandler(RequestHandler):
 
     async def history(self, principal: Principal, run: Run) -> list[Message]:
         """Return the dialogue of a run."""
-        return history_of(run, await self._events(principal, run))
+        return history_of(run, await self._hub.dialogue(principal, run.id, upto=run.generation))
 
     # Messages
 
@@ -298,7 +298,7 @@ class HubHandler(RequestHandler):
             raise InvalidParamsError(f"context {message.context_id!r} is not that of task {run.id}")
         if message.message_id == run.goal.message_id:
             return run
-        events = await self._events(principal, run)
+        events = await self._hub.dialogue(principal, run.id)
         if any(is_answer(event, message.message_id) for event in events):
             return run  # sent again, because the first answer to it was lost
         if waited or any(event.kind is EventKind.QUESTION_ANSWERED for event in events):
@@ -349,19 +349,6 @@ class HubHandler(RequestHandler):
         if config is not None and config.HasField("history_length") and config.history_length == 0:
             return task_of(run)
         return apply_history_length(task_of(run, history=await self.history(caller_of(context), run)), config)
-
-    async def _events(self, principal: Principal, run: Run) -> list[Event]:
-        """Return what has happened in a run up to the state given."""
-        events: list[Event] = []
-        while len(events) < run.generation:
-            more = await self._hub.events(principal, run.id, after=len(events), limit=_EVENTS)
-            if not more:
-                break
-            events += more
-        return events
-
-
-_EVENTS = 1000
 
 
 def _about(

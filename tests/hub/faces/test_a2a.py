@@ -347,6 +347,14 @@ async def test_as_much_history_is_told_as_was_asked_for(site: Site, asked: int |
     assert not history or history[-1]["parts"] == [{"text": "blue"}]
 
 
+async def test_a_task_and_its_history_are_told_without_reading_all_that_happened(site: Site) -> None:
+    task = await send(site, "count 500")
+    for version in ("1.0", "1.0.0"):  # past the SDK, and through it
+        shown = (await rpc(site, "GetTask", {"id": task["id"]}, version=version))["result"]
+        assert [said["parts"] for said in shown["history"]] == [[{"text": "count 500"}]]
+    assert site.supervisor.read == 0
+
+
 async def test_a_negative_history_is_refused(site: Site) -> None:
     task = await send(site, "echo x")
     said = await rpc(site, "GetTask", {"id": task["id"], "historyLength": -1})

@@ -138,6 +138,22 @@ async def test_reading_goes_on_after_a_number(database_url: str) -> None:
         assert [event.seq for event in await journal.read("a", after=4, limit=3)] == [5, 6, 7]
 
 
+async def test_a_dialogue_is_the_same_from_memory_and_from_the_database(database_url: str) -> None:
+    kinds = (EventKind.QUESTION_ASKED, EventKind.STEP_LOG, EventKind.QUESTION_ANSWERED, EventKind.QUESTION_CLOSED)
+    async with journal_in(database_url) as (journal, _):
+        await begin(journal, "a")
+        await journal.append(*(Fact(run_id="a", kind=kind, step="x", n=n) for n in range(3) for kind in kinds))
+        from_memory = [await journal.dialogue("a", upto=upto) for upto in (12, 7)]
+    async with journal_in(database_url) as (journal, _):
+        from_database = [await journal.dialogue("a", upto=upto) for upto in (12, 7, None)]
+    assert from_memory == from_database[:2]
+    assert [[event.seq for event in found] for found in from_database] == [
+        [1, 3, 4, 5, 7, 8, 9, 11, 12],
+        [1, 3, 4, 5, 7],
+        [1, 3, 4, 5, 7, 8, 9, 11, 12],
+    ]
+
+
 async def test_what_was_posted_before_a_close_is_written(database_url: str) -> None:
     async with journal_in(database_url) as (journal, _):
         await begin(journal, "a")
