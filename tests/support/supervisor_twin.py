@@ -169,18 +169,19 @@ class SupervisorTwin:
 
     async def answer(self, principal: Principal, run_id: str, answer: Answer, *, question_id: str) -> Run:
         record = self._record(principal, run_id)
-        open_questions = record.run.questions
-        if not open_questions or (question_id and question_id != open_questions[0].id):
+        wanted = [one for one in record.run.questions if question_id in ("", one.id)]
+        if len(wanted) != 1:
             raise QuestionNotFound(run_id, question_id)
         record.answer = answer
         payload: dict[str, Json] = {
-            "question": open_questions[0].id,
+            "question": wanted[0].id,
             "accepted": answer.accepted,
             "message_id": answer.message_id,
             "parts": [part_to_json(part) for part in answer.parts],
         }
-        record.run = replace(record.run, questions=(), state=RunState.WORKING)
-        self._tell(record, EventKind.QUESTION_ANSWERED, STEP, payload)
+        left = tuple(one for one in record.run.questions if one.id != wanted[0].id)
+        record.run = replace(record.run, questions=left, state=record.run.state if left else RunState.WORKING)
+        self._tell(record, EventKind.QUESTION_ANSWERED, wanted[0].step, payload)
         return record.run
 
     async def agent_of_document(
@@ -198,6 +199,14 @@ class SupervisorTwin:
     def release(self, run_id: str) -> None:
         """Let a run that holds go on to its end."""
         self._records[run_id].released.set()
+
+    def ask(self, run_id: str, step: str) -> Question:
+        """Have a step of a run that holds ask something."""
+        return self._question(self._records[run_id], step, auth=False)
+
+    def progress(self, run_id: str, step: str, text: str) -> None:
+        """Have a step of a run that holds get on."""
+        self._tell(self._records[run_id], EventKind.STEP_PROGRESS, step, {"agent": "twin", "text": text})
 
     # Scripts
 
@@ -245,10 +254,17 @@ class SupervisorTwin:
         self._complete(record, (TextPart(text=f"counted to {chunks}"),))
 
     async def _ask(self, record: _Record, *, auth: bool) -> None:
+        self._question(record, STEP, auth=auth)
+        while record.answer is None:
+            await record.changed.wait()
+        said = record.answer
+        self._complete(record, said.parts if said.accepted else (TextPart(text="no colour then"),))
+
+    def _question(self, record: _Record, step: str, *, auth: bool) -> Question:
         question = Question(
             id=str(uuid4()),
             run_id=record.run.id,
-            step=STEP,
+            step=step,
             agent_id="twin",
             parts=(TextPart(text="Which colour?"),),
             schema=None if auth else {"type": "object", "properties": {"colour": {"type": "string"}}},
@@ -256,13 +272,10 @@ class SupervisorTwin:
             asked_at=datetime.now(UTC),
         )
         state = RunState.AUTH_REQUIRED if auth else RunState.INPUT_REQUIRED
-        record.run = replace(record.run, state=state, questions=(question,))
+        record.run = replace(record.run, state=state, questions=(*record.run.questions, question))
         payload: dict[str, Json] = {"question": question.id, "parts": [part_to_json(part) for part in question.parts]}
-        self._tell(record, EventKind.QUESTION_ASKED, STEP, payload)
-        while record.answer is None:
-            await record.changed.wait()
-        said = record.answer
-        self._complete(record, said.parts if said.accepted else (TextPart(text="no colour then"),))
+        self._tell(record, EventKind.QUESTION_ASKED, step, payload)
+        return question
 
     def _complete(self, record: _Record, parts: tuple[Part, ...]) -> None:
         record.run = replace(record.run, parts=parts)

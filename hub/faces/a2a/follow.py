@@ -15,7 +15,8 @@ from interhub.adapters import Principal
 from interhub.hub.service import Hub
 from interhub.hub.supervisor.run import Event, EventKind, Run, RunState
 
-from .task import agent_of, artifact_update, artifacts_of, final_update, update_of
+from .asked import OpenQuestions, asked_by
+from .task import agent_of, artifact_update, artifacts_of, final_update, question_update, update_of
 
 RESUME_HEADER = "last-event-id"
 """HTTP header or gRPC metadata of SubscribeToTask: the sequence number of the last update that the caller has.
@@ -66,20 +67,18 @@ async def follow(hub: Hub, principal: Principal, run: Run, *, after: int | None 
         shown = {artifact.artifact_id for artifact in artifacts_of(run)}
     else:
         shown = await _made_by(hub, principal, run, after)
+    asked = await asked_by(hub, principal, run, began)
     agents = {step.path: step.agent_id for step in run.steps}
     async with aclosing(_generator(hub.watch(principal, run.id, after=began))) as events:
         async for event in events:
             if event.kind in _ENDS:
                 break
-            if event.kind is EventKind.QUESTION_ASKED:
-                now = await hub.run(principal, run.id)
-                asked = event.payload.get("question")
-                if now.state.interrupted and any(question.id == asked for question in now.questions):
-                    yield final_update(now)
-                    return
-                continue  # answered meanwhile
+            question = await asked.take(event, lambda: hub.run(principal, run.id))
+            if question is not None:
+                yield question_update(run, event, question, asked.state)
+                return
             agents[event.step] = agent_of(event) or agents.get(event.step, "")
-            update = update_of(run, event, agents[event.step])
+            update = update_of(run, event, agents[event.step], asked)
             if isinstance(update, a2a.TaskArtifactUpdateEvent):
                 shown.add(update.artifact.artifact_id)
             if update is not None:
@@ -98,7 +97,7 @@ async def _made_by(hub: Hub, principal: Principal, run: Run, after: int) -> set[
     while seen < after:
         events = await hub.events(principal, run.id, after=seen, limit=min(after - seen, _EVENTS))
         for event in events:
-            update = update_of(run, event, "")
+            update = update_of(run, event, "", OpenQuestions())
             if isinstance(update, a2a.TaskArtifactUpdateEvent):
                 made.add(update.artifact.artifact_id)
         if not events:

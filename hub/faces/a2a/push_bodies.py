@@ -1,6 +1,7 @@
 """What pushes say: stream responses to those who registered over 1.0, the bare task to those of 0.3."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import orjson
 from a2a import types as a2a
@@ -9,10 +10,11 @@ from google.protobuf.json_format import MessageToDict
 
 from interhub.adapters import Principal
 from interhub.hub.service import Hub
-from interhub.hub.supervisor.run import Event, EventKind, Run
+from interhub.hub.supervisor.run import Event, EventKind, Question, Run
 
+from .asked import OpenQuestions, asked_by
 from .content import write_object
-from .task import agent_of, artifact_update, artifacts_of, final_update, task_of, update_of
+from .task import agent_of, artifact_update, artifacts_of, final_update, question_update, task_of, update_of
 
 MAX_BODY_BYTES = 1024 * 1024
 """A larger body is not sent; its receiver is told the task's state instead, and may ask for the rest."""
@@ -52,6 +54,7 @@ class A2aStory:
         self._agents = {step.path: step.agent_id for step in run.steps}
         # Of a run that was told in part by an earlier process, whole artifacts may be told again at its end.
         self._shown: set[str] = set()
+        self._asked: OpenQuestions | None = None
 
     async def beginning(self, run: Run) -> bytes:
         """Return the task as it stands."""
@@ -60,12 +63,14 @@ class A2aStory:
 
     async def bodies(self, event: Event) -> Sequence[bytes]:
         """Return what is told of an event."""
+        if self._asked is None:
+            self._asked = await asked_by(self._hub, self._principal, self._run, event.seq - 1)
+        question = await self._asked.take(event, self._now)
         if self._old:
-            if event.kind not in _TOLD_TO_OLD or (
-                event.kind is EventKind.STEP_ARTIFACT and event.payload.get("last") is False
-            ):
+            unfinished = event.kind is EventKind.STEP_ARTIFACT and event.payload.get("last") is False
+            if question is None and (event.kind not in _TOLD_TO_OLD or unfinished):
                 return ()
-            return (self._task(await self._now()),)
+            return (self._task(_asking(await self._now(), question)),)
         if event.kind in _ENDS:
             now = await self._now()
             missing = [artifact for artifact in artifacts_of(now) if artifact.artifact_id not in self._shown]
@@ -74,13 +79,11 @@ class A2aStory:
                 *[self._written(update, now) for update in updates],
                 self._written(a2a.StreamResponse(status_update=final_update(now)), now),
             ]
-        if event.kind is EventKind.QUESTION_ASKED:
-            now = await self._now()
-            if not now.state.interrupted:
-                return ()  # answered meanwhile
-            return (self._written(a2a.StreamResponse(status_update=final_update(now)), now),)
+        if question is not None:
+            asking = a2a.StreamResponse(status_update=question_update(self._run, event, question, self._asked.state))
+            return (self._written(asking, _asking(await self._now(), question)),)
         agent_id = self._agents[event.step] = agent_of(event) or self._agents.get(event.step, "")
-        match update_of(self._run, event, agent_id):
+        match update_of(self._run, event, agent_id, self._asked):
             case a2a.TaskArtifactUpdateEvent() as update:
                 self._shown.add(update.artifact.artifact_id)
                 return (self._written(a2a.StreamResponse(artifact_update=update), self._run),)
@@ -105,6 +108,13 @@ class A2aStory:
     def _written(self, update: a2a.StreamResponse, run: Run) -> bytes:
         body = _json(update)
         return body if len(body) <= MAX_BODY_BYTES else _json(a2a.StreamResponse(task=_slim(run)))
+
+
+def _asking(run: Run, question: Question | None) -> Run:
+    """Return a run as one that asks the question first, where it asks that at all."""
+    if question is None or all(one.id != question.id for one in run.questions):
+        return run
+    return replace(run, questions=(question, *(other for other in run.questions if other.id != question.id)))
 
 
 def _slim(run: Run) -> a2a.Task:

@@ -13,6 +13,7 @@ from interhub.agent_cards import Json, JsonObject
 from interhub.hub.faces.shapes import step_shape
 from interhub.hub.supervisor.run import Event, EventKind, Question, Run, RunState
 
+from .asked import OpenQuestions
 from .content import write_artifact, write_message, write_object
 
 ANSWER_ID = "answer"
@@ -32,6 +33,7 @@ APPROVAL_KEY = "interhub/approval"
 ANSWER_BY_KEY = "interhub/answerBy"
 EXPIRES_KEY = "interhub/expiresAt"
 REASON_KEY = "interhub/reason"
+TEXT_KEY = "interhub/text"
 
 _STATES: Mapping[RunState, a2a.TaskState] = {
     RunState.SUBMITTED: a2a.TaskState.TASK_STATE_SUBMITTED,
@@ -163,12 +165,25 @@ def artifacts_of(run: Run) -> list[Artifact]:
 
 
 def final_update(run: Run) -> a2a.TaskStatusUpdateEvent:
-    """Write the last update of a stream: the run has ended, or waits for a person."""
+    """Write the last update of a run that has ended."""
     return a2a.TaskStatusUpdateEvent(
         task_id=run.id,
         context_id=run.context_id,
         status=status_of(run),
         metadata=write_object({GENERATION_KEY: run.generation, SEQUENCE_KEY: run.generation}),
+    )
+
+
+def question_update(
+    run: Run, event: Event, question: Question, state: RunState, agent_id: str = ""
+) -> a2a.TaskStatusUpdateEvent:
+    """Write an event of a run that waits for a person, who is asked the question; `agent_id` does the event's step."""
+    asked = write_message(question_message(question), task_id=run.id, context_id=run.context_id)
+    return a2a.TaskStatusUpdateEvent(
+        task_id=run.id,
+        context_id=run.context_id,
+        status=a2a.TaskStatus(state=_STATES[state], timestamp=_timestamp(event.at), message=asked),
+        metadata=write_object({**_metadata(event, agent_id or question.agent_id), GENERATION_KEY: event.seq}),
     )
 
 
@@ -179,21 +194,29 @@ def artifact_update(run: Run, artifact: Artifact) -> a2a.TaskArtifactUpdateEvent
     )
 
 
-def update_of(run: Run, event: Event, agent_id: str) -> a2a.TaskStatusUpdateEvent | a2a.TaskArtifactUpdateEvent | None:
+def update_of(
+    run: Run, event: Event, agent_id: str, asked: OpenQuestions
+) -> a2a.TaskStatusUpdateEvent | a2a.TaskArtifactUpdateEvent | None:
     """Write an event of a run that goes on as an update of its stream; None for one that tells a client nothing.
 
-    `run` is the run as it was when the stream began, `agent_id` the agent that does the event's step.
+    `run` is the run as it was when the stream began, `agent_id` the agent that does the event's step. Where something
+    is `asked`, that is what the task's state and message say, and the event is in the metadata.
     """
     if event.kind is EventKind.STEP_ARTIFACT:
         return _chunk(run, event, agent_id)
     said = _SAID.get(event.kind)
     if said is None:
         return None
-    status = a2a.TaskStatus(state=a2a.TaskState.TASK_STATE_WORKING, timestamp=_timestamp(event.at))
     told = {name: _text(event.payload, name) for name in ("why", "until", "event", "by")}
     if event.kind is EventKind.STEP_WAITING and told["event"]:
         said = "waits for the event {event} until {until}"
     text = _words(event, said.format(**told, agent=agent_id or "an agent"))
+    if asked.first is not None:
+        update = question_update(run, event, asked.first, asked.state, agent_id)
+        if text:
+            update.metadata.update({TEXT_KEY: text})
+        return update
+    status = a2a.TaskStatus(state=a2a.TaskState.TASK_STATE_WORKING, timestamp=_timestamp(event.at))
     if text:
         message = Message(role=Role.AGENT, parts=(TextPart(text=text),), message_id=f"{run.id}.{event.seq}")
         status.message.CopyFrom(write_message(message, task_id=run.id, context_id=run.context_id))
