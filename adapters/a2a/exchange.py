@@ -120,13 +120,19 @@ class Exchange:
         return self._outcome()
 
     async def stop(self) -> None:
-        """Tell the agent to stop, where it has a task of ours that runs."""
-        if not self.view.task_id or self.view.settled:
+        """Tell the agent to stop, where it has a task of ours that runs, or one that an answer was sent to."""
+        task_id = self._named or self._call.remote_task
+        if not task_id or self.view.settled:
             return
         try:
-            await self._client.cancel_task(self.view.task_id, headers=self._headers)
+            await self._client.cancel_task(task_id, headers=self._headers)
         except (Fault, AdapterError) as error:
-            _log.warning("a2a_cancel_failed", agent=self._where, task=self.view.task_id, error=str(error))
+            _log.warning("a2a_cancel_failed", agent=self._where, task=task_id, error=str(error))
+
+    @property
+    def _named(self) -> str:
+        """The task's id; of one that is answered it is known before the agent names it."""
+        return self.view.task_id or ("" if self._asked is None else self._asked.task_id)
 
     async def _found_again(self, task_id: str) -> bool:
         """Whether the agent has the task of an earlier attempt, and has taken what we have to say."""
@@ -241,7 +247,7 @@ class Exchange:
     async def _watch(self, stream: Callable[[], Awaitable[None]]) -> None:
         """Read a stream, and look after the task whenever it has been quiet for long: connections die unnoticed."""
         failure: Exception | None = None
-        self._unnamed = anyio.CancelScope(shield=not self.view.task_id)
+        self._unnamed = anyio.CancelScope(shield=not self._named)
         async with anyio.create_task_group() as tasks:
 
             async def read() -> None:
@@ -270,13 +276,12 @@ class Exchange:
         first_s = min(patience.quiet_first_s if self._asked is None else patience.quiet_answer_s, patience.quiet_s)
         quiet_s, began = first_s, time.monotonic()
         asked_at = seen = self._last_news = time.monotonic()
-        answered = "" if self._asked is None else self._asked.task_id  # known before the stream names it
         while out_of_reach < 2:
             await anyio.sleep(max(quiet_s / 10, asked_at + quiet_s - time.monotonic()))
             if seen != self._last_news:
                 seen = asked_at = self._last_news
                 quiet_s = first_s
-            task_id = self.view.task_id or answered
+            task_id = self._named
             if not task_id or time.monotonic() < asked_at + quiet_s:
                 continue
             asked_at, patient = time.monotonic(), quiet_s >= patience.quiet_s

@@ -29,6 +29,7 @@ from .frame import Leaf
 from .model import AskStep, OnError
 from .order import question_digest
 from .orders import parts_of
+from .recalls import Recalls
 from .run import EventKind, Question
 from .scene import Scene
 
@@ -69,9 +70,10 @@ def answered(step: AskStep, answer: JsonObject) -> dict[str, Json]:
 class Asking:
     """Asks, and takes note of answers."""
 
-    def __init__(self, scene: Scene, audit: AuditLog) -> None:
+    def __init__(self, scene: Scene, audit: AuditLog, recalls: Recalls) -> None:
         self._scene = scene
         self._audit = audit
+        self._recalls = recalls
 
     async def ask(self, leaf: Leaf) -> Branch:
         """Ask what the leaf has to ask, and return what the answer comes by."""
@@ -142,7 +144,7 @@ class Asking:
         )
 
     def close(self, leaf: Leaf, why: str, *, state: str = "closed") -> None:
-        """Close the leaf's question without an answer."""
+        """Close the leaf's question without an answer; the agent that waits for one is told to stop."""
         scene = self._scene
         question_id = self._id(leaf)
 
@@ -152,6 +154,8 @@ class Asking:
 
         scene.journal.post_change(close)
         scene.tell(EventKind.QUESTION_CLOSED, scene.path(leaf), attempts_of(leaf.asked), question=question_id, why=why)
+        if leaf.order is not None:
+            self._recalls.of_call(scene.principal, leaf.order.key)
 
     def _within_s(self, leaf: Leaf, asked: JsonObject) -> float:
         """Return how long the question waits: what is recorded alone, so that a replay asks the same."""

@@ -46,6 +46,7 @@ from .outcome import artifacts_of, outcome_of, tell_plan
 from .outputs import fitted
 from .pauses import Pauses
 from .planner import Planned
+from .recalls import Recalls
 from .rerun import Earlier
 from .run import EventKind
 from .scene import Scene
@@ -69,6 +70,7 @@ class Execution:
         delegator: Delegator,
         signals: Signals,
         pauses: Pauses,
+        recalls: Recalls,
         database: sa.Engine,
     ) -> None:
         """`ledger` counts for the run, over all the plans that it comes to; so does `memory` remember."""
@@ -80,7 +82,7 @@ class Execution:
         self._journal = scene.journal
         self._database = database
         self._scene = scene
-        self._asking = Asking(self._scene, delegator.audit)
+        self._asking = Asking(self._scene, delegator.audit, recalls)
         self._waiting = Waiting(self._scene, signals)
         self._memory = memory
         self._starter = Starter(self._scene, delegator, self._memory)

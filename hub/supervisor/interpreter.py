@@ -40,6 +40,7 @@ from .memory import Memory
 from .pauses import Pauses
 from .planner import Planned, Task
 from .planning import Planning
+from .recalls import Recalls
 from .rerun import Earlier
 from .run import EventKind
 from .scene import Scene
@@ -57,6 +58,7 @@ class Interpreter:
         journal: Journal,
         signals: Signals,
         pauses: Pauses,
+        recalls: Recalls,
         database: sa.Engine,
     ) -> None:
         self._planning = planning
@@ -64,6 +66,7 @@ class Interpreter:
         self._journal = journal
         self._signals = signals
         self._pauses = pauses
+        self._recalls = recalls
         self._database = database
 
     async def execute(self, durable: Durable, given: JsonObject) -> JsonObject:
@@ -108,6 +111,7 @@ class Interpreter:
                 delegator=self._delegator,
                 signals=self._signals,
                 pauses=self._pauses,
+                recalls=self._recalls,
                 database=self._database,
             )
             done.append(execution)

@@ -15,7 +15,6 @@ import structlog
 
 from interhub.adapters import (
     Adapter,
-    AdapterError,
     Call,
     Completed,
     InputRequired,
@@ -31,7 +30,7 @@ from interhub.hub.dispatch import Dispatcher
 from interhub.hub.errors import NotAllowed, PlanInvalid, RunEnded, RunNotFound, RunUnderWay
 from interhub.hub.guards import lineage_of
 from interhub.hub.policy import Allow, Ask, Deny
-from interhub.registry import Agent, AgentNotFound, Registry
+from interhub.registry import Agent, Registry
 from interhub.registry.database import reading
 from interhub.registry.search import Index
 
@@ -53,6 +52,7 @@ from .pauses import Pauses
 from .plan_check import check_plan
 from .planner import Planners, agent_workflow, declared, standard_planners, workflow_inputs
 from .planning import Planning
+from .recalls import Recalls
 from .records import QuestionRecord, RunRecord
 from .rerun import collected, dumped, use_blobs
 from .router import Router
@@ -127,12 +127,14 @@ class Supervisor:
         )
         self._signals = Signals(journal=self._journal, engine=engine, database=database)
         self._pauses = Pauses(journal=self._journal, database=database, bus=bus)
+        self._recalls = Recalls(registry=registry, dispatcher=dispatcher, database=database, within_s=CANCEL_WITHIN_S)
         self._interpreter = Interpreter(
             planning=planning,
             delegator=self._delegator,
             journal=self._journal,
             signals=self._signals,
             pauses=self._pauses,
+            recalls=self._recalls,
             database=database,
         )
         self._approvals = Approvals(journal=self._journal, engine=engine, database=database, audit=dispatcher.audit)
@@ -166,6 +168,7 @@ class Supervisor:
         if self._short is not None:
             await self._short.stop()
         await self._engine.stop()
+        await self._recalls.stop()
         await self._models.close()
         await self._journal.close()
 
@@ -460,6 +463,10 @@ class Supervisor:
         await self._canceller.stop(run_id)
         if self._short is not None:
             await self._short.cancel(run_id)
+        # What was under way has told its agents. Those that ask, or are just about to, have not heard of it yet.
+        await self._journal.flush()
+        stopped = await self.get(principal, run_id)
+        await self._recalls.of_run(record, but=[step.path for step in stopped.steps if step.state.ended])
         await self._journal.append(
             Fact(run_id=run_id, kind=EventKind.RUN_CANCELED, payload={"by": principal.key, "why": "canceled"})
         )
@@ -741,7 +748,7 @@ class Supervisor:
             if state is None:
                 await self._engine.start(record.id, record.spec, tenant=record.tenant)
             elif state is EngineState.CANCELED:
-                await self._tell_agents_to_stop(record)
+                await self._recalls.of_run(record)
                 payload: dict[str, Json] = {"why": "canceled"}
                 await self._journal.append(Fact(run_id=record.id, kind=EventKind.RUN_CANCELED, payload=payload))
             elif state is not EngineState.ACTIVE:
@@ -757,19 +764,6 @@ class Supervisor:
     def _unfinished(self) -> Sequence[RunRecord]:
         with reading(self._database) as connection:
             return records.unfinished_runs(connection)
-
-    async def _tell_agents_to_stop(self, record: RunRecord) -> None:
-        with reading(self._database) as connection:
-            bound = [one for one in records.delegations_of(connection, [record.id]) if one.remote_task]
-        for one in bound:
-            try:
-                agent = await self._registry.get(record.tenant, one.agent_id)
-                principal = Principal(subject=record.subject, tenant=record.tenant)
-                connection_to = await self._dispatcher.connection(agent, principal)
-                with anyio.move_on_after(CANCEL_WITHIN_S):
-                    await connection_to.cancel(one.remote_task)
-            except (AdapterError, AgentNotFound) as error:
-                log.warning("remote_task_not_canceled", run=record.id, agent=one.agent_id, why=str(error))
 
     # Reading
 

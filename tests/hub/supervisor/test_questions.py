@@ -6,7 +6,7 @@ import anyio
 import pytest
 
 from interhub.adapters import Call, DataPart, InputRequest, InputRequired, Outcome, Principal, Report, TextPart, text_of
-from interhub.adapters.testing import ScriptedAgent, answer, question, refused
+from interhub.adapters.testing import ScriptedAgent, Turn, answer, question, refused
 from interhub.agent_cards import JsonObject
 from interhub.hub.errors import BadRequest, QuestionNotFound
 from interhub.hub.policy import Allow, Ask, Decision, Deny
@@ -24,7 +24,7 @@ def say(text: str, *, accepted: bool = True) -> Answer:
     return Answer(parts=(TextPart(text=text),), accepted=accepted, by=ALICE)
 
 
-def asker(name: str = "asker") -> ScriptedAgent:
+def asker(name: str = "asker", *, keeps_tasks: bool = False) -> ScriptedAgent:
     async def play(call: Call, report: Report) -> Outcome:
         if call.resume is None:
             return question("Which colour?", state={"token": 7})
@@ -32,7 +32,7 @@ def asker(name: str = "asker") -> ScriptedAgent:
             raise refused("nobody wants it", by=name)
         return answer(f"{text_of(call.resume.answer)} it is, {call.resume.state}")
 
-    return ScriptedAgent(name).on("paint", play, description="paint a house in a colour")
+    return ScriptedAgent(name, keeps_tasks=keeps_tasks).on("paint", play, description="paint a house in a colour")
 
 
 async def answered(world: World, run: Run, given: Answer, question_id: str = "") -> Run:
@@ -258,6 +258,49 @@ async def test_open_questions_close_when_the_run_is_cancelled_or_fails(tmp_path:
             kinds = [event.kind async for event in world.supervisor.watch(ALICE, run.id)]
         assert kinds[-1] is EventKind.RUN_FAILED
         assert kinds.count(EventKind.QUESTION_CLOSED) == 1
+
+
+@pytest.mark.parametrize("ending", ["cancel", "expire", "halt"])
+async def test_an_agent_that_waits_for_an_answer_is_told_when_none_will_come(
+    tmp_path: Path, engine: DbosEngine, ending: str
+) -> None:
+    go = anyio.Event()
+
+    async def fail_later(call: Call, report: Report) -> Outcome:
+        await go.wait()
+        raise refused("late")
+
+    patient = asker(keeps_tasks=True)
+    workflow = {
+        "cancel": "steps: [{id: a, call: {agent: asker, message: x}}]",
+        "expire": "steps: [{id: a, call: {agent: asker, message: x}, timeout_s: 0.5}]",
+        "halt": "steps: [{parallel: [{id: a, call: {agent: asker, message: x}}, "
+        "{id: f, call: {agent: bad, message: x}}]}]",
+    }
+    async with supervised(tmp_path, patient, ScriptedAgent("bad").on("fail", fail_later), engine=engine) as world:
+        run = await world.done(await world.run(workflow=workflow[ending]))
+        assert run.state is RunState.INPUT_REQUIRED
+        if ending == "cancel":
+            await world.supervisor.cancel(ALICE, run.id)
+            assert patient.cancel_requests == ["asker-task-1"]
+        go.set()
+        with anyio.fail_after(10):
+            async for _ in world.supervisor.watch(ALICE, run.id):
+                pass
+    assert patient.cancel_requests == ["asker-task-1"]
+
+
+async def test_a_cancelled_run_tells_an_agent_once_and_not_one_that_is_done(tmp_path: Path, engine: DbosEngine) -> None:
+    slow = ScriptedAgent("slow", keeps_tasks=True).on("wait", Turn(until=anyio.Event(), end=answer("never")))
+    done = ScriptedAgent("done", keeps_tasks=True).on("talk", answer("done"))
+    async with supervised(tmp_path, slow, done, engine=engine) as world:
+        run = await world.run(
+            workflow="steps: [{id: a, call: {agent: done, message: x}}, {id: b, call: {agent: slow, message: x}}]"
+        )
+        with anyio.fail_after(10):
+            await slow.wait_for_calls(1)
+        await world.supervisor.cancel(ALICE, run.id)
+        assert (slow.canceled, slow.cancel_requests, done.cancel_requests) == ([f"{run.id}/b"], [], [])
 
 
 async def test_a_question_survives_a_restart(tmp_path: Path) -> None:
