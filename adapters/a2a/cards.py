@@ -22,7 +22,7 @@ from interhub.agent_cards import AgentCard, Binding, CardError, CardInvalid, Car
 
 from .card_cache import CardCache
 from .credentials import CREDENTIALS, with_credentials
-from .grpc_target import grpc_installed, grpc_target
+from .grpc_target import TLS, grpc_installed, grpc_target
 from .signatures import ALLOW_BAD_SIGNATURE, CardTrust, with_signature
 from .wire import WireVersion, wire_version
 
@@ -319,8 +319,8 @@ def _usable(card: AgentCard, endpoint: Endpoint, card_url: httpx.URL) -> AgentCa
             elsewhere = ", ".join(each.url for each in usable)
             raise BadEndpoint(
                 str(card_url),
-                f"the card of {card.name!r} names interfaces elsewhere only ({elsewhere}), "
-                "and credentials are not sent to another host than the card's",
+                f"the card of {card.name!r} names interfaces elsewhere, or without TLS, only ({elsewhere}), "
+                "and credentials are not sent to another host than the card's, or in the clear",
                 "add the agent by the address of its interface, if you trust that",
             )
         usable = admitted
@@ -342,8 +342,12 @@ def _over_grpc(interface: Endpoint, endpoint: Endpoint, card_url: httpx.URL) -> 
     if target.host in _LOOPBACK and card_url.host not in _LOOPBACK:
         raise BadEndpoint(interface.url, "an address that only its own machine can reach")
     # The port is always another one: whoever answers for the host may have what was given for it.
-    ours = target.host == card_url.host or {target.host, card_url.host} <= _LOOPBACK
+    at_home = target.host == card_url.host or {target.host, card_url.host} <= _LOOPBACK
+    # What a card says is not enough to send in the clear what was given for an https address.
+    sealed = target.tls or card_url.scheme == "http" or target.host in _LOOPBACK or endpoint.options.get(TLS) is False
+    ours = at_home and sealed
     if not ours and (endpoint.headers or CREDENTIALS in endpoint.options):
-        _log.warning("a2a_credentials_withheld", card=str(card_url), interface=interface.url, why="another host")
+        why = "without TLS" if at_home else "another host"
+        _log.warning("a2a_credentials_withheld", card=str(card_url), interface=interface.url, why=why)
     kept = with_credentials(options, ours=ours)
     return replace(interface, headers=endpoint.headers if ours else {}, options=kept)

@@ -7,6 +7,7 @@ from collections.abc import Generator
 from pathlib import Path
 
 import anyio
+import httpx
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -22,10 +23,10 @@ from interhub.adapters import (
     RemoteUnavailable,
 )
 from interhub.adapters.a2a import A2aAdapter, A2aSettings
-from interhub.adapters.a2a.cards import CARD_URL
+from interhub.adapters.a2a.cards import CARD_URL, find_card
 from interhub.adapters.a2a.grpc_target import grpc_target
 from interhub.adapters.egress import EgressLimits
-from interhub.agent_cards import AgentCard, Binding, Endpoint
+from interhub.agent_cards import AgentCard, Binding, Endpoint, Json
 from tests.support.processes import ROOT, Peer, environment, peer
 
 pytestmark = pytest.mark.anyio
@@ -162,6 +163,48 @@ async def test_a_grpc_address_speaks_tls_unless_it_is_of_this_machine_or_says_ot
     url: str, options: dict[str, bool], tls: bool
 ) -> None:
     assert grpc_target(Endpoint(binding=Binding.A2A_GRPC, url=url, options=options)).tls is tls
+
+
+@pytest.mark.parametrize(
+    ("card_url", "url", "options", "sent"),
+    [
+        ("https://agent.example", "grpcs://agent.example:50051", {}, True),
+        ("https://agent.example", "agent.example:50051", {}, True),
+        ("https://agent.example", "grpc://agent.example:50051", {}, False),
+        ("https://agent.example", "http://agent.example:50051", {}, False),
+        ("https://agent.example", "agent.example:50051", {"tls": False}, True),
+        ("https://agent.example", "grpcs://other.example:50051", {}, False),
+        ("http://agent.example", "grpc://agent.example:50051", {}, True),
+        ("https://localhost", "grpc://127.0.0.1:50051", {}, True),
+    ],
+)
+async def test_credentials_for_an_https_address_are_not_sent_in_the_clear_because_its_card_says_so(
+    card_url: str, url: str, options: dict[str, Json], sent: bool
+) -> None:
+    card: dict[str, Json] = {
+        "name": "clear",
+        "description": "Speaks gRPC",
+        "version": "1",
+        "skills": [],
+        "defaultInputModes": ["text/plain"],
+        "defaultOutputModes": ["text/plain"],
+        "capabilities": {},
+        "supportedInterfaces": [{"url": url, "protocolBinding": "GRPC", "protocolVersion": "1.0"}],
+    }
+    transport = httpx.MockTransport(lambda request: httpx.Response(200, json=card))
+    given: dict[str, Json] = {"credentials": {"door": "${KEY}"}, **options}
+    headers = {"X-Key": "${KEY}"}
+    async with httpx.AsyncClient(transport=transport) as http:
+        endpoint = Endpoint(binding=Binding.A2A_JSONRPC, url=card_url, headers=headers, options=options)
+        (found,) = (await find_card(http, endpoint, headers={}, limits=EgressLimits())).interfaces
+        assert found.headers == (headers if sent else {})
+        endpoint = Endpoint(binding=Binding.A2A_JSONRPC, url=card_url, options=given)
+        if sent:
+            (found,) = (await find_card(http, endpoint, headers={}, limits=EgressLimits())).interfaces
+            assert found.options["credentials"] == {"door": "${KEY}"}
+        else:
+            with pytest.raises(BadEndpoint, match="credentials are not sent to another host than the card's, or in"):
+                await find_card(http, endpoint, headers={}, limits=EgressLimits())
 
 
 async def test_an_address_without_any_card_says_where_it_looked(bending: Peer) -> None:
