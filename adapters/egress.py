@@ -26,6 +26,7 @@ from .errors import (
     RemoteTimeout,
     RemoteUnavailable,
 )
+from .keepalive import KEEPALIVE
 
 USER_AGENT = "interhub"
 
@@ -129,6 +130,7 @@ class PinningTransport(httpx.AsyncHTTPTransport):
             max_keepalive_connections=_LIMITS.max_keepalive_connections,
             keepalive_expiry=_LIMITS.keepalive_expiry,
             network_backend=_CheckedNetwork(reach),
+            socket_options=KEEPALIVE,
         )
 
 

@@ -10,11 +10,13 @@ import re
 import ssl
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import cast
 
 import httptools
 
+from .keepalive import KEEPALIVE
 from .outbox import outbox_of
 
 MAX_BODY_BYTES = 64 * 1024 * 1024
@@ -386,6 +388,9 @@ class _Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is none by its class
+        with suppress(OSError):  # it is closed already, and says so next
+            for option in KEEPALIVE:
+                transport.get_extra_info("socket").setsockopt(*option)
         self._pool.opened(self)
 
     def data_received(self, data: bytes) -> None:

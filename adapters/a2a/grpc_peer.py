@@ -248,6 +248,15 @@ _METHODS = {
 }
 
 
+_PING_MS = 310_000
+"""How long a call may be silent before the server is asked whether it is still there.
+
+Servers of all of gRPC's languages, as they come, close a connection that is pinged more often than every five minutes
+(https://github.com/grpc/proposal/blob/master/A8-client-side-keepalive.md), also while calls are under way.
+"""
+_PING_ANSWER_MS = 20_000
+
+
 class Channels:
     """The channel to one target: opened when it is needed, to an address that was checked."""
 
@@ -273,6 +282,9 @@ class Channels:
             ("grpc.enable_http_proxy", 0),
             ("grpc.default_authority", f"{target.host}:{target.port}"),
             ("grpc.primary_user_agent", "interhub"),
+            ("grpc.keepalive_time_ms", _PING_MS),
+            ("grpc.keepalive_timeout_ms", _PING_ANSWER_MS),
+            ("grpc.http2.max_pings_without_data", 0),
         ]
         if target.tls:
             self._options.append(("grpc.ssl_target_name_override", target.host))

@@ -16,6 +16,7 @@ from interhub.adapters.addresses import ALLOW_PRIVATE, Reach, resolve
 from interhub.adapters.egress import tls_context
 from interhub.adapters.errors import AdapterError
 from interhub.adapters.http1 import Resolve
+from interhub.adapters.keepalive import KEEPALIVE
 from interhub.agent_cards import Endpoint
 
 _KEPT = 20
@@ -69,6 +70,7 @@ class ReachingTransport(httpx2.AsyncHTTPTransport):
             max_keepalive_connections=_KEPT,
             keepalive_expiry=_KEEP_S,
             network_backend=_CheckedNetwork(reach),
+            socket_options=KEEPALIVE,
         )
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:

@@ -94,6 +94,25 @@ async def test_a_key_of_a_header_goes_into_the_metadata() -> None:
     assert doorkeeper.shown[0]["x-key"] == "open sesame"
 
 
+async def test_a_silent_server_is_asked_whether_it_is_still_there_no_more_often_than_servers_let(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    opened: list[dict[str, Any]] = []
+    channel = grpc.aio.insecure_channel
+
+    def noted(target: str, options: Any) -> grpc.aio.Channel:
+        opened.append(dict(options))
+        return channel(target, options=options)
+
+    monkeypatch.setattr(grpc.aio, "insecure_channel", noted)
+    async with serving(Doorkeeper()) as url:
+        assert await call(url, api_key("header"), {"door": "${KEY}"}) == "come in"
+    assert opened[0]["grpc.keepalive_time_ms"] > 300_000
+    assert opened[0]["grpc.keepalive_timeout_ms"] == 20_000
+    assert opened[0]["grpc.http2.max_pings_without_data"] == 0
+    assert "grpc.keepalive_permit_without_calls" not in opened[0]
+
+
 async def test_a_refused_token_is_got_anew_and_only_once(issuer: Peer) -> None:
     scheme: Json = {"oauth2SecurityScheme": {"flows": {"clientCredentials": {"scopes": {"read": ""}}}}}
     given = {"door": f"${{ID}}:${{KEY}}@{issuer.url}/token"}

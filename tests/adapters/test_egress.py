@@ -11,6 +11,7 @@ from typing import Any
 
 import anyio
 import httpx
+import httpx2
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -20,7 +21,9 @@ from cryptography.x509.oid import NameOID
 from interhub.adapters import BadEndpoint, RemoteUnavailable
 from interhub.adapters.a2a import A2aAdapter
 from interhub.adapters.addresses import AddressRefused, Reach, resolve
-from interhub.adapters.egress import EgressLimits, fetch, open_client, tls_context
+from interhub.adapters.egress import EgressLimits, PinningTransport, fetch, open_client, tls_context
+from interhub.adapters.keepalive import KEEPALIVE
+from interhub.adapters.mcp.network import ReachingTransport
 from interhub.agent_cards import Binding, Endpoint
 
 pytestmark = pytest.mark.anyio
@@ -165,6 +168,18 @@ async def test_the_certificate_is_checked_for_the_name_and_not_for_the_address(
                 await http.get(f"https://127.0.0.1:{port}/")
     finally:
         tls_context.cache_clear()
+
+
+@pytest.mark.parametrize(("library", "transport"), [(httpx, PinningTransport), (httpx2, ReachingTransport)])
+async def test_a_silent_peer_is_asked_whether_it_is_still_there(library: Any, transport: Any) -> None:
+    reach = Reach().with_host("localhost")
+    async with (
+        web(plain(b"x" * 1000)) as (port, _),
+        library.AsyncClient(transport=transport(reach)) as http,
+        http.stream("GET", f"http://127.0.0.1:{port}/") as answer,
+    ):
+        connected = answer.extensions["network_stream"].get_extra_info("socket")
+        assert [connected.getsockopt(level, name) for level, name, _ in KEEPALIVE] == [1, 30, 10, 3]
 
 
 async def test_a_redirect_to_another_origin_is_refused_and_so_is_a_body_without_end() -> None:

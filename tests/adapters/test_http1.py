@@ -1,15 +1,18 @@
 """The plain HTTP/1.1 client of the hot path, over real sockets."""
 
 import asyncio
+import socket
 import ssl
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import anyio
 import anyio.abc
 import pytest
 
 from interhub.adapters.http1 import BrokenOff, Http1Pool, NotConnected, Origin, Response, TooLarge
+from interhub.adapters.keepalive import KEEPALIVE
 
 pytestmark = pytest.mark.anyio
 
@@ -153,3 +156,24 @@ async def test_a_request_that_is_given_up_closes_its_connection() -> None:
         with anyio.fail_after(5):
             await closed.wait()
         assert response.ended
+
+
+async def test_a_silent_peer_is_asked_whether_it_is_still_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[_Connected] = []
+    create = asyncio.get_running_loop().create_connection
+
+    async def noted(*arguments: Any, **options: Any) -> _Connected:
+        made.append(await create(*arguments, **options))
+        return made[-1]
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "create_connection", noted)
+    async with server(saying(OK + b"Content-Length: 2\r\n\r\n{}")) as pool:
+        await whole(await pool.connect_and_send(REQUEST))
+        transport, _ = made[0]
+        connected: socket.socket = transport.get_extra_info("socket")
+        for level, name, value in KEEPALIVE:
+            assert connected.getsockopt(level, name) == value
+    assert [value for _, _, value in KEEPALIVE] == [1, 30, 10, 3]
+
+
+_Connected = tuple[asyncio.BaseTransport, asyncio.BaseProtocol]
