@@ -51,7 +51,7 @@ from .journal import Journal, outlasting
 from .leaves import Leaves
 from .llm import Models, Prompt
 from .model import Failure
-from .notes import Notes, Teller, releases_of
+from .notes import AGAIN, Notes, Teller, releases_of
 from .order import Order, call_digest
 from .outputs import fitted
 from .prompts import arguments_prompt
@@ -373,6 +373,7 @@ class Delegator:
                     order,
                     EventKind.STEP_FAILED,
                     teller.attempt,
+                    AGAIN,
                     agent=agent.id,
                     reason=problem.status.reason,
                     message=problem.message,

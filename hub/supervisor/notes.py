@@ -18,6 +18,9 @@ from .order import Order
 from .records import Delegation
 from .run import EventKind
 
+AGAIN = 1
+"""Number (`n`) of the failure that another attempt follows: the step may still end at the attempt that failed so."""
+
 
 class Notes:
     """Takes the notes of all steps."""

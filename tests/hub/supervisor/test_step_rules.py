@@ -6,7 +6,18 @@ from pathlib import Path
 import anyio
 import pytest
 
-from interhub.adapters import Budget, Call, Completed, DataPart, Outcome, Report, TextPart, Usage, text_of
+from interhub.adapters import (
+    Budget,
+    Call,
+    Completed,
+    DataPart,
+    Outcome,
+    RemoteUnavailable,
+    Report,
+    TextPart,
+    Usage,
+    text_of,
+)
 from interhub.adapters.testing import ScriptedAgent, answer, asked, refused
 from interhub.hub.supervisor.engine import DbosEngine
 from interhub.hub.supervisor.engine_memory import MemoryEngine
@@ -257,6 +268,25 @@ async def test_a_step_that_lasts_too_long_is_stopped_with_all_that_is_in_it(tmp_
         run = await world.done(run)
         assert run.structured == ["STEP_TIMEOUT", "it was not done within 0.1 s"]
         assert await told(world, run, EventKind.STEP_CANCELED) == ["each.0.one", "each.1.one"]
+
+
+async def test_a_step_whose_time_is_up_while_it_is_tried_again_has_failed(tmp_path: Path, engine: DbosEngine) -> None:
+    away = ScriptedAgent("away").on("work", RemoteUnavailable("away", "it sleeps"))
+    async with supervised(tmp_path, parrot(), away, engine=engine) as world:
+        run = await world.run(
+            workflow="""
+            steps:
+              - id: try
+                timeout_s: 0.5
+                on_error: continue
+                call: {agent: away, message: x, retry: {attempts: 5, backoff_s: 60}}
+              - {id: then, call: {agent: parrot, message: "{{ steps.try.error.reason }}"}}
+            """
+        )
+        run = await world.done(run)
+        assert words(run) == "STEP_TIMEOUT"
+        assert (run.steps[0].state, run.steps[0].error) == (RunState.FAILED, "it was not done within 0.5 s")
+        assert await told(world, run, EventKind.STEP_FAILED) == ["try", "try"]
 
 
 @pytest.mark.parametrize(
