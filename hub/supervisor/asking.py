@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import cast
 from uuid import NAMESPACE_URL, uuid5
 
@@ -156,6 +157,18 @@ class Asking:
         scene.tell(EventKind.QUESTION_CLOSED, scene.path(leaf), attempts_of(leaf.asked), question=question_id, why=why)
         if leaf.order is not None:
             self._recalls.of_call(scene.principal, leaf.order.key)
+
+    async def close_within(self, leaf: Leaf, why: str) -> None:
+        """Close what the child run that a leaf was still asks."""
+        scene = self._scene
+        within = f"{scene.path(leaf)}."
+        asked = await scene.journal.write(lambda connection: records.questions_of(connection, [scene.root]))
+        for one in asked:
+            # One that is closed may not have been told of, where a crash came in between.
+            if one.question.step.startswith(within) and one.state in ("open", "closed"):
+                close = partial(records.close_question, question_id=one.question.id, state="closed")
+                scene.journal.post_change(close)
+                scene.tell(EventKind.QUESTION_CLOSED, one.question.step, one.attempt, question=one.question.id, why=why)
 
     def _within_s(self, leaf: Leaf, asked: JsonObject) -> float:
         """Return how long the question waits: what is recorded alone, so that a replay asks the same."""

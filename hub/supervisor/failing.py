@@ -154,6 +154,9 @@ class Failing:
             self._asking.close(leaf, why)
         if phase is Phase.RECEIVING:
             self._waiting.close(leaf)
+        if phase is Phase.IN_CHILD and branch is not None:
+            await self._asking.close_within(leaf, why)
+            self._waiting.close_within(leaf)
         for frame in leaf.frames:
             if not frame.over:
                 await self.stop(frame, why)

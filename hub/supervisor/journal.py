@@ -25,7 +25,7 @@ from sqlalchemy import Connection, Row, bindparam, select, text, update
 from interhub.agent_cards import Json, JsonObject, empty_object
 from interhub.hub.bus import Bus, NoBus
 from interhub.registry import DatabaseAway
-from interhub.registry.database import events, questions, reading, runs, writing
+from interhub.registry.database import events, questions, reading, runs, waits, writing
 from interhub.registry.tables import dump_json, load_json
 
 from .recent import Recent, Written
@@ -446,7 +446,10 @@ class _Page:
         self._heads.clear()
 
     def _write(self, facts: Sequence[Fact]) -> None:
-        """Insert facts; all at once where none of them was known, and no run ends that still asks."""
+        """Insert facts; all at once where none of them was known, and no run ends that still asks.
+
+        A run that ends waits for no event any more.
+        """
         finals = sorted({fact.run_id for fact in facts if fact.kind in _FINAL})
         asking = {row.run_id for row in self._connection.execute(_OPEN, {"runs": finals})} if finals else set[str]()
         begin = 0
@@ -458,6 +461,8 @@ class _Page:
                 self._write_some([fact])
                 begin = place + 1
         self._write_some(facts[begin:])
+        if finals:
+            self._connection.execute(_WAIT_NO_MORE, {"runs": finals})
 
     def _write_some(self, facts: Sequence[Fact]) -> None:
         placed = self._place(facts)
@@ -599,6 +604,11 @@ _OPEN = (
     select(questions)
     .where(questions.c.run_id.in_(bindparam("runs", expanding=True)), questions.c.state == "open")
     .order_by(questions.c.asked_at)
+)
+_WAIT_NO_MORE = (
+    update(waits)
+    .where(waits.c.run_id.in_(bindparam("runs", expanding=True)), waits.c.state.in_(("open", "untold")))
+    .values(state="closed")
 )
 
 

@@ -3,6 +3,7 @@
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 
 from interhub.adapters import Artifact, Usage
 from interhub.adapters.content import artifact_from_json, message_from_json
@@ -131,9 +132,18 @@ class Story:
             self.order.setdefault(event.step, []).extend(paths)
 
     def _ended(self, step: StepView, event: Event, state: RunState) -> StepView:
+        if state is not RunState.COMPLETED:
+            self._stop_within(event.step, event.at)
         agent = text(event.payload, "agent") or step.agent_id
         capability = text(event.payload, "capability") or step.capability
         return replace(step, state=state, ended_at=event.at, agent_id=agent, capability=capability)
+
+    def _stop_within(self, path: str, at: datetime) -> None:
+        """Take the steps within one that has failed, or was stopped, for stopped: a child run does not say so."""
+        for inner in self.order.get(path, ()):
+            self._stop_within(inner, at)
+            if not self.steps[inner].state.ended:
+                self.steps[inner] = replace(self.steps[inner], state=RunState.CANCELED, ended_at=at)
 
     def _take_artifact(self, payload: JsonObject) -> None:
         made = artifact_from_json(mapping(payload.get("artifact")))

@@ -10,11 +10,13 @@ from collections.abc import Collection, Mapping, Sequence
 from contextvars import Context
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from hashlib import sha256
 from typing import cast
 from uuid import NAMESPACE_URL, uuid4, uuid5
 
 import sqlalchemy as sa
+import structlog
 from sqlalchemy import Connection, select, update
 
 from interhub.adapters import DataPart
@@ -29,6 +31,8 @@ from .model import LONGEST_S, WaitStep, read_moment
 from .run import EventKind
 from .scene import Scene
 from .template import TemplateFailed, render, render_all
+
+log = structlog.get_logger()
 
 EVENT_WITHIN_S = 30 * 24 * 3600.0
 """How long a step waits for an event, where it says nothing else."""
@@ -144,6 +148,18 @@ class Waiting:
             query = update(waits).where(waits.c.id == wait_id, waits.c.state == "open").values(state="closed")
             self._scene.journal.post_change(lambda connection: connection.execute(query))
 
+    def close_within(self, leaf: Leaf) -> None:
+        """Take note that the child run that a leaf was waits no more."""
+        scene = self._scene
+        within = f"{scene.path(leaf)}."
+
+        def close(connection: Connection) -> None:
+            query = select(waits.c.id, waits.c.step).where(waits.c.run_id == scene.root, waits.c.state == "open")
+            found = [row.id for row in connection.execute(query) if row.step.startswith(within)]
+            connection.execute(update(waits).where(waits.c.id.in_(found)).values(state="closed"))
+
+        scene.journal.post_change(close)
+
     def _id(self, leaf: Leaf) -> str:
         return str(uuid5(NAMESPACE_URL, f"interhub:{self._scene.root}/{self._scene.path(leaf)}~wait"))
 
@@ -160,34 +176,49 @@ class Signals:
     async def deliver(self, signal: Signal) -> tuple[str, ...]:
         """Deliver an event to every step that waits for it now; returns the ids of their runs.
 
-        A step gets one event, the first that fits, and a run the same event once.
+        A step gets one event, the first that fits, and a run the same event once. Where a run cannot be told the others
+        are, and then the engine's error is raised: it is told when the same event is delivered again.
         """
         shaped = _shaped(signal.id, signal.name, signal.data, signal.at)
 
         def take(connection: Connection) -> list[tuple[str, str, str]]:
             query = select(waits).where(
-                waits.c.tenant == signal.tenant, waits.c.event == signal.name, waits.c.state == "open"
+                waits.c.tenant == signal.tenant, waits.c.event == signal.name, waits.c.state.in_(("open", "untold"))
             )
             found: list[tuple[str, str, str]] = []
             _take_turns(connection, signal.tenant, signal.name)
             rows = connection.execute(query.order_by(waits.c.since, waits.c.id)).all()
             had = _had(connection, {row.run_id for row in rows})
             for row in rows:
-                if (row.run_id, signal.id) in had or not fits(cast("JsonObject", row.match), signal.data):
+                if row.state == "untold":
+                    takes = mapping(row.delivered).get("id") == signal.id
+                else:
+                    takes = (row.run_id, signal.id) not in had and fits(cast("JsonObject", row.match), signal.data)
+                if not takes:
                     continue
-                taking = update(waits).where(waits.c.id == row.id, waits.c.state == "open")
+                taking = update(waits).where(waits.c.id == row.id, waits.c.state == row.state)
                 if connection.execute(taking.values(state="delivered", delivered=shaped)).rowcount == 1:
                     found.append((row.id, row.run_id, row.workflow))
             return found
 
         taken = await self._journal.write(take)
-        for wait_id, _, workflow in taken:
-            await self._engine.send(workflow, wait_id, shaped, key=wait_id)
+        failures: list[Exception] = []
+        for wait_id, run_id, workflow in taken:
+            try:
+                await self._engine.send(workflow, wait_id, shaped, key=wait_id)
+            except Exception as error:  # whatever it is, the runs after this one are told
+                log.warning("event_not_told", run=run_id, event_name=signal.name, error=repr(error))
+                untold = update(waits).where(waits.c.id == wait_id, waits.c.state == "delivered")
+                self._journal.post_change(partial(Connection.execute, statement=untold.values(state="untold")))
+                failures.append(error)
+        if failures:
+            raise failures[0]
         return tuple(dict.fromkeys(run_id for _, run_id, _ in taken))
 
     async def redeliver(self, run_ids: Sequence[str]) -> None:
         """Tell runs again what came for them: at start-up, for events whose delivery a crash cut off."""
-        query = select(waits).where(waits.c.run_id.in_(list(run_ids)), waits.c.state == "delivered")
+        came = waits.c.state.in_(("delivered", "untold"))
+        query = select(waits).where(waits.c.run_id.in_(list(run_ids)), came)
         with reading(self._database) as connection:
             rows = connection.execute(query).all()
         for row in rows:

@@ -19,6 +19,8 @@ from interhub.adapters import (
     text_of,
 )
 from interhub.adapters.testing import ScriptedAgent, answer, asked, refused
+from interhub.agent_cards import Json
+from interhub.hub.errors import QuestionNotFound
 from interhub.hub.supervisor.engine import DbosEngine
 from interhub.hub.supervisor.engine_memory import MemoryEngine
 from interhub.hub.supervisor.run import Answer, EventKind, Run, RunState
@@ -152,6 +154,74 @@ async def test_a_step_waits_for_a_time_and_an_event_that_does_not_come_fails_it(
 
 
 # Teams and workflows by name
+
+
+async def test_what_a_stopped_plan_within_the_plan_asks_and_waits_for_is_closed(
+    tmp_path: Path, engine: DbosEngine
+) -> None:
+    plan = """
+    steps:
+      - id: a
+        timeout_s: 1
+        on_error: continue
+        plan:
+          workflow:
+            steps:
+              - parallel:
+                  - {id: ok, ask: {message: "go?", approval: true}}
+                  - {id: paid, wait: {event: order_paid}}
+                id: both
+      - {id: b, call: {agent: parrot, message: hang}}
+    """
+    agent = parrot()
+    async with supervised(tmp_path, agent, engine=engine) as world:
+        run = await world.done(await world.run(workflow=plan))
+        (asks,) = run.questions
+        with anyio.fail_after(20):
+            await agent.wait_for_calls(1)
+        await until(world, run, EventKind.QUESTION_CLOSED)
+        run = await world.supervisor.get(ALICE, run.id)
+        assert (run.state, run.questions) == (RunState.WORKING, ())
+        assert await world.supervisor.approvals(ALICE) == ()
+        assert await told(world, run, EventKind.QUESTION_CLOSED) == ["a.both.ok"]
+        states = {step.path: step.state for step in run.steps}
+        assert (states["a"], states["a.both.ok"]) == (RunState.FAILED, RunState.CANCELED)
+        with pytest.raises(QuestionNotFound):
+            await world.supervisor.answer(ALICE, run.id, Answer(by=ALICE), asks.id)
+        assert await world.supervisor.deliver(Signal(tenant="default", name="order_paid")) == ()
+        await world.supervisor.cancel(ALICE, run.id)
+
+
+async def test_a_cancelled_run_waits_for_no_event(tmp_path: Path, engine: DbosEngine) -> None:
+    async with supervised(tmp_path, parrot(), engine=engine) as world:
+        run = await world.run(workflow="steps: [{id: paid, wait: {event: order_paid}}]")
+        await until(world, run, EventKind.STEP_WAITING)
+        await world.supervisor.cancel(ALICE, run.id)
+        assert await world.supervisor.deliver(Signal(tenant="default", name="order_paid")) == ()
+
+
+async def test_an_event_that_one_run_cannot_be_told_of_reaches_the_others_and_that_one_when_it_comes_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, signal = MemoryEngine(), Signal(tenant="default", name="order_paid")
+    async with supervised(tmp_path, parrot(), engine=engine) as world:
+        runs = [await world.run(workflow="steps: [{id: paid, wait: {event: order_paid}}]") for _ in range(2)]
+        for run in runs:
+            await until(world, run, EventKind.STEP_WAITING)
+
+        async def send(run_id: str, topic: str, message: Json, key: str) -> None:
+            if run_id == runs[0].id:
+                raise ConnectionError("the engine is away")
+            await MemoryEngine.send(engine, run_id, topic, message, key)
+
+        with monkeypatch.context() as broken:
+            broken.setattr(engine, "send", send)
+            with pytest.raises(ConnectionError):
+                await world.supervisor.deliver(signal)
+        assert (await world.done(runs[1])).state is RunState.COMPLETED
+        assert await world.supervisor.deliver(Signal(tenant="default", name="order_paid")) == ()
+        assert await world.supervisor.deliver(signal) == (runs[0].id,)
+        assert (await world.done(runs[0])).state is RunState.COMPLETED
 
 
 async def test_teams_and_workflows_are_called_by_name_or_made_up_in_the_plan(
