@@ -43,6 +43,7 @@ class Canceller:
             if others:
                 await self._bus.say(_CANCEL, f"{self._bus.origin} {run_id}")
             await self._leaves.cancel(run_id, within_s=self._within_s)
+            await self._engine.drop(run_id)
             with anyio.move_on_after(self._within_s):
                 await elsewhere.stopped.wait()
             if not elsewhere.stopped.is_set():
@@ -59,6 +60,7 @@ class Canceller:
     async def _stop_here(self, run_id: str) -> None:
         try:
             await self._leaves.cancel(run_id, within_s=self._within_s)
+            await self._engine.drop(run_id)
             await self._journal.flush()  # what the steps told comes before the run's end
             await self._bus.say(_STOPPED, f"{self._bus.origin} {run_id}")
         except Exception:  # a notice that cannot be answered: whoever waits for it goes on when its time is up

@@ -102,7 +102,11 @@ class Engine(Protocol):
         ...
 
     async def cancel(self, run_id: str) -> None:
-        """Cancel a run and its children."""
+        """Cancel a run and its children: nothing more is recorded of them."""
+        ...
+
+    async def drop(self, run_id: str) -> None:
+        """End what executes a cancelled run and its children in this process, once their steps were told to stop."""
         ...
 
     async def states(self, run_ids: Collection[str]) -> Mapping[str, EngineState]:

@@ -55,6 +55,7 @@ QUEUE = "interhub.runs"
 """Runs of limited tenants wait here, in a partition for each; the calls they make wait elsewhere (`slots`)."""
 
 _ENDING_S = 0.1
+_DROPPING_S = 1.0
 _LOOK_AGAIN_S = 600.0
 """After which a parked run on SQLite looks for a message by itself."""
 _QUEUE_LOOK_S = 0.1
@@ -141,6 +142,7 @@ class _Execution:
         known: Mapping[int, Known],
         recovered: bool,
         confirmed: Confirmed | None,
+        drop: Callable[[str], Awaitable[None]],
     ) -> None:
         context = dbos_context.assert_current_dbos_context()
         assert context.owner_xid is not None, "whoever executes a run owns it"
@@ -151,6 +153,7 @@ class _Execution:
         self._known = known
         self._recovered = recovered
         self._confirmed = confirmed
+        self._drop = drop
         self._open: list[TaskBranch] = []
         self._at_work: set[asyncio.Task[Json]] = set()
         self._watch: asyncio.Future[None] | None = None
@@ -276,6 +279,7 @@ class _Execution:
 
     async def cancel_child(self, child_id: str) -> None:
         await DBOS.cancel_workflow_async(child_id, cancel_children=True)
+        await self._drop(child_id)
 
     async def close(self) -> None:
         for branch in self._open:
@@ -336,7 +340,8 @@ class DbosEngine:
         self._crashed: Crashed | None = None
         self._stopping = False
         self._checkpoints: Checkpoints | None = None
-        self._executing: set[asyncio.Task[Any]] = set()
+        self._executing: dict[asyncio.Task[Any], str] = {}
+        """What executes runs and child runs here, and their ids."""
 
     async def launch(self, execute: Execute, crashed: Crashed) -> None:
         """Begin, on the running event loop."""
@@ -411,6 +416,19 @@ class DbosEngine:
     async def cancel(self, run_id: str) -> None:
         """Cancel a run and its children."""
         await DBOS.cancel_workflow_async(run_id, cancel_children=True)
+
+    async def drop(self, run_id: str) -> None:
+        """End what executes a cancelled run and its children in this process.
+
+        DBOS looks for a cancellation when a call is recorded, not while it waits for a message or a time: who waits
+        would be kept until then. What is cancelled as a task is recorded by it in no way; the row says it already.
+        """
+        children = f"{run_id}."
+        left = [task for task, name in self._executing.items() if name == run_id or name.startswith(children)]
+        for task in left:
+            task.cancel()
+        if left:
+            await asyncio.wait(left, timeout=_DROPPING_S)
 
     async def states(self, run_ids: Collection[str]) -> Mapping[str, EngineState]:
         """Return how runs stand; those it has never heard of are missing."""
@@ -512,11 +530,16 @@ class DbosEngine:
         fresh = _begun.get() == run_id
         task = asyncio.current_task()
         if task is not None and task not in self._executing:
-            self._executing.add(task)
-            task.add_done_callback(self._executing.discard)
+            self._executing[task] = run_id
+            task.add_done_callback(self._executing.pop)
         known: Mapping[int, Known] = {} if fresh else await anyio.to_thread.run_sync(checkpoints.known, run_id)
         execution = _Execution(
-            run_id, checkpoints=checkpoints, known=known, recovered=not fresh, confirmed=self._confirmed
+            run_id,
+            checkpoints=checkpoints,
+            known=known,
+            recovered=not fresh,
+            confirmed=self._confirmed,
+            drop=self.drop,
         )
         try:
             return dict(await self._execute(execution, given))

@@ -85,6 +85,7 @@ class _Execution:
     async def cancel_child(self, child_id: str) -> None:
         async def body() -> Json:
             await self._engine.cancel(child_id)
+            await self._engine.drop(child_id)
             return None
 
         await self._recorded(f"cancel {child_id}", body)
@@ -146,15 +147,17 @@ class MemoryEngine:
 
     async def cancel(self, run_id: str) -> None:
         """Cancel a run and its children."""
-        ended: list[asyncio.Task[JsonObject]] = []
         for name, record in self.records.items():
-            if (name == run_id or name.startswith(f"{run_id}.")) and record.state is EngineState.ACTIVE:
+            if _within(name, run_id) and record.state is EngineState.ACTIVE:
                 record.state = EngineState.CANCELED
-                if (task := self._tasks.get(name)) is not None:
-                    task.cancel()
-                    ended.append(task)
-        if ended:
-            await asyncio.wait(ended)
+
+    async def drop(self, run_id: str) -> None:
+        """End what executes a cancelled run and its children."""
+        left = [task for name, task in self._tasks.items() if _within(name, run_id) and not task.done()]
+        for task in left:
+            task.cancel()
+        if left:
+            await asyncio.wait(left)
 
     async def states(self, run_ids: Collection[str]) -> Mapping[str, EngineState]:
         """Return how runs stand."""
@@ -236,7 +239,8 @@ class MemoryEngine:
         execution = _Execution(self, run_id, recovered=recovered)
         try:
             record.result = await self._execute(execution, record.given)
-            record.state = EngineState.DONE
+            if record.state is EngineState.ACTIVE:
+                record.state = EngineState.DONE
             return record.result
         except Exception as error:
             record.state = EngineState.BROKEN
@@ -244,3 +248,7 @@ class MemoryEngine:
             raise
         finally:
             await execution.close()
+
+
+def _within(name: str, run_id: str) -> bool:
+    return name == run_id or name.startswith(f"{run_id}.")

@@ -227,12 +227,14 @@ class SupervisedConnection:
         """Submit a run, or go on with the one that the call became before, until it has ended or asks something."""
         state = mapping(call.resume.state if call.resume is not None else None)
         run_id = text(state, "run") or call.remote_task
+        bound = ""
         try:
             if run_id:
                 run = await self._runs.get(call.principal, run_id)
             else:
                 run = await self._runs.submit(self._assignment(call))
-            self._owners[run.id] = call.principal
+            bound = run.id
+            self._owners[bound] = call.principal
             await report(TaskBound(remote_task=run.id, remote_context=run.context_id))
             after = 0
             if call.resume is not None and text(state, "question"):
@@ -242,9 +244,11 @@ class SupervisedConnection:
             return await self._follow(run, call, report, after)
         except HubError as error:
             raise RemoteRefused(self._agent_id, str(error)) from error
+        finally:
+            self._owners.pop(bound, None)
 
     async def cancel(self, remote_task: str) -> None:
-        """Cancel the run of an earlier call of this connection; one that is not known is left alone."""
+        """Cancel the run of a call that is under way; one that is not known is left alone."""
         owner = self._owners.get(remote_task)
         if owner is not None:
             await self._cancel(owner, remote_task)

@@ -1,5 +1,6 @@
 """What people do with runs under way or done: pausing, going on, doing them again from a step."""
 
+import asyncio
 import time
 from pathlib import Path
 
@@ -107,6 +108,32 @@ async def test_a_paused_run_can_be_cancelled_and_begins_nothing_by_it(tmp_path: 
         next_run = await world.done(await world.run(workflow="steps: [{id: one, call: {agent: parrot, message: x}}]"))
         assert next_run.state is RunState.COMPLETED
         assert len(after.calls) == 1, "only the other run's"
+
+
+def parked() -> int:
+    """Return how many executions wait for a message."""
+    return sum("recv_async" in repr(task.get_coro()) for task in asyncio.all_tasks())
+
+
+async def test_a_run_that_is_cancelled_while_it_waits_is_kept_in_memory_no_longer(tmp_path: Path) -> None:
+    def engine() -> DbosEngine:
+        return DbosEngine(f"sqlite:///{tmp_path / 'engine.db'}")
+
+    asks = "{id: ok, ask: {message: 'go?', approval: true}}"
+    plan = f"steps: [{{id: a, plan: {{workflow: {{steps: [{asks}]}}}}}}]"
+    async with supervised(tmp_path, parrot(), engine=engine()) as world:
+        begun = await world.done(await world.run(workflow=plan))
+        left = await world.done(await world.run(workflow=plan))
+        assert parked() == 2
+        await world.supervisor.cancel(ALICE, begun.id)
+        assert parked() == 1
+    async with supervised(tmp_path, parrot(), engine=engine()) as world:
+        with anyio.fail_after(20):
+            while not parked():  # noqa: ASYNC110 -- taken up within seconds
+                await anyio.sleep(0.01)
+        await world.supervisor.cancel(ALICE, left.id)
+        assert parked() == 0
+        assert (await world.supervisor.get(ALICE, left.id)).state is RunState.CANCELED
 
 
 async def test_only_its_owner_may_pause_resume_and_do_a_run_again(tmp_path: Path, engine: DbosEngine) -> None:
