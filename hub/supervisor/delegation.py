@@ -340,9 +340,7 @@ class Delegator:
     async def _call(
         self, order: Order, agent: Agent, capability: Capability, known: Delegation | None, attempt: int
     ) -> dict[str, Json]:
-        releases = releases_of(known)
-        key = f"{order.key}~{releases}" if releases else order.key
-        call = self._build(order, agent, capability, key)
+        call = self._build(order, agent, capability, _key(order, known))
         asked = await self._decide(order, agent, call, attempt)
         if asked is not None:
             return asked
@@ -352,7 +350,7 @@ class Delegator:
             await outlasting(lambda: self._guards.take(lineage.branch, limits))
         teller = Teller(self._notes, order, agent, capability, attempt, known)
         call = replace(call, remote_task=teller.delegation.remote_task)
-        failures = 0
+        failures = attempt - order.first_attempt  # those before a crash count too
         value = StepValue()
         while True:
             try:
@@ -379,12 +377,14 @@ class Delegator:
                     message=problem.message,
                     retry_in_s=wait_s,
                 )
+                if (
+                    kind is not Failure.UNAVAILABLE
+                ):  # the agent has done with the call under its key: this is another one
+                    await teller.release()
+                    call = self._build(order, agent, capability, _key(order, teller.delegation))
                 await self._sleep(wait_s)
                 teller.next_attempt()
-                if kind is Failure.UNAVAILABLE:
-                    call = replace(call, remote_task=teller.delegation.remote_task)
-                else:  # the agent has done with the call under its key: this is another one
-                    call = self._build(order, agent, capability, f"{key}+{failures}")
+                call = replace(call, remote_task=teller.delegation.remote_task)
                 self._notes.tell(order, EventKind.STEP_STARTED, teller.attempt)
         if isinstance(outcome, InputRequired):
             return normalised(
@@ -482,6 +482,12 @@ class Delegator:
                 state=f"released:{releases_of(known) + 1}",
             )
             await self._notes.remember(released)
+
+
+def _key(order: Order, known: Delegation | None) -> str:
+    """Return the idempotency key of a call: another one each time that it is made anew."""
+    releases = releases_of(known)
+    return f"{order.key}~{releases}" if releases else order.key
 
 
 def _approval(order: Order, agent: Agent, call: Call, why: str) -> InputRequired:

@@ -75,6 +75,13 @@ class Teller:
         self.attempt += 1
         self._counts.clear()
 
+    async def release(self) -> None:
+        """Remember that the agent has done with the call, and with its task: it is made anew, under another key."""
+        self.delegation = replace(
+            self.delegation, remote_task="", remote_context="", state=f"released:{releases_of(self.delegation) + 1}"
+        )
+        await self._notes.remember(self.delegation)
+
     async def report(self, update: Update) -> None:
         """Tell of an update; this is the call's `Report`."""
         match update:
@@ -110,7 +117,7 @@ class Teller:
 
 
 def releases_of(known: Delegation | None) -> int:
-    """Return how often a stopping hub gave a call up to be sent anew."""
+    """Return how often a call was given up to be sent anew: by a stopping hub, or when its agent had done with it."""
     if known is None or not known.state.startswith("released:"):
         return 0
     return int(known.state.partition(":")[2])

@@ -64,7 +64,7 @@ class Delegation:
     remote_task: str = ""
     remote_context: str = ""
     state: str = "routed"
-    """`routed`, `bound`; `released` when a stopping hub cancelled it, so that it must be sent under another key."""
+    """`routed`, `bound`; `released:N` when it was given up N times, so that it must be sent under another key."""
 
 
 def add_run(connection: Connection, record: RunRecord) -> bool:

@@ -1,7 +1,9 @@
 """What a crash leaves between journal and engine is mended at the next start; teams work outside of runs too."""
 
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from sqlite3 import connect
 
 import anyio
 import pytest
@@ -15,6 +17,7 @@ from interhub.adapters import (
     Outcome,
     Progress,
     RemoteCanceled,
+    RemoteUnavailable,
     Report,
     Resume,
     Role,
@@ -25,6 +28,7 @@ from interhub.adapters import (
 )
 from interhub.adapters.testing import ScriptedAgent, Turn, answer, question
 from interhub.hub.supervisor.engine import DbosEngine
+from interhub.hub.supervisor.engine_memory import MemoryEngine
 from interhub.hub.supervisor.run import Answer, EventKind, RunState
 from interhub.registry.database import events, open_database, questions, runs
 from tests.support.supervised import ALICE, World, echo, supervised
@@ -122,6 +126,63 @@ async def test_a_cancellation_that_a_crash_cut_off_is_finished_and_the_agent_tol
         run = await world.supervisor.get(ALICE, run.id)
         assert run.state is RunState.CANCELED
         assert agent.cancel_requests == ["one-task-1"]
+
+
+RETRIED = """
+steps:
+  - id: w
+    call: {agent: one, message: x, timeout_s: 0.1, retry: {attempts: 3, backoff_s: %s, after: [timeout, unavailable]}}
+"""
+
+
+async def test_a_task_whose_time_was_up_is_not_turned_to_by_a_later_attempt(tmp_path: Path) -> None:
+    async def play(call: Call, report: Report) -> Outcome:
+        if len(agent.calls) == 1:
+            await report(TaskBound(remote_task="T1"))
+            await anyio.sleep_forever()
+        if len(agent.calls) == 2:
+            raise RemoteUnavailable("one", "it stumbles")
+        return answer("done")
+
+    agent = ScriptedAgent("one").on("talk", play)
+    async with supervised(tmp_path, agent, engine=fresh(tmp_path)) as world:
+        run = await world.done(await world.run(workflow=RETRIED % 0))
+        assert run.state is RunState.COMPLETED
+        assert [call.remote_task for call in agent.calls] == ["", "", ""]
+        first, *others = [call.idempotency_key for call in agent.calls]
+        assert others == [f"{first}~1"] * 2
+
+
+async def test_a_crash_while_a_call_waits_for_its_next_attempt_makes_it_anew_and_counts_those_before(
+    tmp_path: Path,
+) -> None:
+    async def play(call: Call, report: Report) -> Outcome:
+        await report(TaskBound(remote_task=f"T{len(agent.calls)}"))
+        await anyio.sleep_forever()
+        raise AssertionError("it is stopped")
+
+    agent = ScriptedAgent("one").on("talk", play)
+    engine, later = MemoryEngine(), tmp_path / "later"
+    later.mkdir()
+    async with supervised(tmp_path, agent, engine=engine) as world:
+        run = await world.run(workflow=RETRIED % "0.1, factor: 10")
+        with anyio.fail_after(10):
+            async for event in world.supervisor.watch(ALICE, run.id):
+                if event.kind is EventKind.STEP_FAILED and event.attempt == 2:
+                    break
+        with closing(connect(tmp_path / "interhub.db")) as left, closing(connect(later / "interhub.db")) as taken:
+            left.backup(taken)
+        records = engine.cut(len(engine.order))
+    keys = [call.idempotency_key for call in agent.calls]
+    agent.calls.clear()
+    async with supervised(later, agent, engine=(engine := MemoryEngine(records))) as world:
+        await engine.start(run.id, {})
+        run = await world.done(run)
+        assert run.error is not None
+        assert run.error.reason == "AGENT_TIMEOUT"
+        assert agent.calls[0].remote_task == ""
+        assert agent.calls[0].idempotency_key not in keys
+        assert len(agent.calls) == 2, "the attempt that the crash cut off is made again, and the third"
 
 
 async def test_a_pickle_in_the_engines_database_is_not_read() -> None:

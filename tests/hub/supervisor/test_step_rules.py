@@ -313,7 +313,7 @@ async def test_an_answer_that_does_not_fit_is_tried_again_and_its_data_is_read_f
         run = await world.done(run)
         assert run.structured == {"n": 3}
         keys = [call.idempotency_key.partition("/")[2] for call in model.calls]
-        assert keys == ["a", "a+1", "a+2"]
+        assert keys == ["a", "a~1", "a~2"]
         model.calls.clear()
         run = await world.done(
             await world.run(workflow=f"steps: [{{id: a, output_schema: {schema}, call: {{agent: model, message: x}}}}]")
