@@ -115,6 +115,7 @@ class Execution:
         await self._go(self._root)
         if self._clock is not None:
             await self._clock.drop()
+            self._clock = None  # what is undone later has no time limit
         return await outcome_of(self._scene, self._root)
 
     async def undo(self) -> tuple[str, ...]:

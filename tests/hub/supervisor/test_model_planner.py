@@ -1,6 +1,7 @@
 """Planning by a language model, against a scripted one behind a real OpenAI-compatible endpoint on loopback."""
 
 import threading
+import time
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any, Literal
@@ -334,20 +335,23 @@ async def test_what_was_done_is_undone_only_when_no_other_plan_follows(
         done.append("tried")
         raise refused("no room")
 
-    book = call("flight", "airline", "book", undo=[call("back", "airline", "give back")])
+    why = "{{ error.reason }}"
+    flight = call("flight", "airline", "fly", undo=[call("back", "airline", f"no flight, {why}")])
+    train = call("train", "airline", "ride", undo=[call("off", "airline", f"no train, {why}")])
     model.say(
-        plan(book, call("hotel", "hotel")),
+        plan(flight, train, call("hotel", "hotel")),
         plan(call("hotel", "hotel")),
     )
     agents = (ScriptedAgent("airline").on("fly", work), ScriptedAgent("hotel").on("sleep", fail))
     known = models(model, rules=PlanningRules(replans=1))
     async with supervised(tmp_path, *agents, engine=engine, models=known) as world:
-        run = await world.done(await world.run("travel"))
+        in_time = Budget(until=time.time() + 3600)
+        run = await world.done(await world.run("travel", budget=in_time))
 
         assert run.state is RunState.FAILED
         assert run.error is not None
         assert "no room" in run.error.message
-    assert done == ["book", "tried", "tried", "give back"]
+    assert done == ["fly", "ride", "tried", "tried", "no train, AGENT_REFUSED", "no flight, AGENT_REFUSED"]
 
 
 async def test_a_team_is_planned_over_its_members_alone_and_its_answer_is_checked(
