@@ -24,6 +24,8 @@ def check(
     """Name every mistake in a workflow or team file, with its line; nothing is registered or run."""
     from interhub.hub.client import ApiProblem
     from interhub.hub.errors import HubNotRunning
+    from interhub.hub.supervisor.model import Plan
+    from interhub.hub.supervisor.plan_check import check_plan, doubts
 
     from .documents import located, read_file
 
@@ -37,7 +39,6 @@ def check(
     except HubNotRunning:
         # Without a hub, all but the agents it names can be looked at.
         from interhub.hub.errors import PlanInvalid
-        from interhub.hub.supervisor.plan_check import check_plan
 
         if document.value.get("kind") == "team":
             raise
@@ -47,6 +48,9 @@ def check(
             raise document.locate(invalid) from invalid
         here.note("No hub is running, so the agents it names were not looked up.")
         checked = {"ok": True, "agent": None}
+    if document.value.get("kind") != "team" and "members" not in document.value:
+        for doubt in doubts(Plan.model_validate(document.value)):
+            here.note(f"{file}: {doubt}.")
     here.give(checked, lambda console: typer.echo(f"{file}: no mistakes."))
 
 

@@ -36,13 +36,14 @@ from .model import (
     bodies,
     input_schema,
     read_moment,
+    subplan,
     walk,
     walk_all,
 )
 from .plan_shape import nearest, shape_mistakes
 from .template import TemplateFailed, expression, references
 
-__all__ = ["check_inputs", "check_plan", "nearest"]
+__all__ = ["check_inputs", "check_plan", "doubts", "nearest"]
 
 
 def check_plan(
@@ -76,6 +77,19 @@ def check_plan(
     if found:
         raise PlanInvalid(source, found)
     return plan
+
+
+def doubts(plan: Plan) -> Iterator[str]:
+    """Yield what is no mistake of a plan, and may not be what was meant."""
+    for step in walk_all(plan):
+        within = subplan(step)
+        if within is None or any(name == "undo" for name, _ in bodies(step)):
+            continue
+        if any(name == "undo" for inner in walk_all(within[1]) for name, _ in bodies(inner)):
+            yield (
+                f"what is done within step {step.id} is undone when that fails, not when a later step does: "
+                "give it an `undo` of its own"
+            )
 
 
 def check_inputs(plan: Plan, inputs: JsonObject, *, source: str = "the inputs") -> dict[str, Json]:

@@ -343,6 +343,10 @@ def test_without_a_hub_a_command_says_so_and_ends_with_3(tmp_path: Path) -> None
     checked = lonely("workflows", "check", _file(lonely, "echo.yaml", ECHO))
     assert checked.code == 0
     assert "No hub is running" in checked.err
+    trip = "{id: trip, plan: {workflow: {steps: [{id: a, call: {need: a}, undo: [{id: u, call: {need: b}}]}]}}}"
+    checked = lonely("workflows", "check", _file(lonely, "trip.yaml", f"{{kind: workflow, name: t, steps: [{trip}]}}"))
+    assert checked.code == 0
+    assert "give it an `undo` of its own" in checked.err
 
 
 def test_a_wrong_command_line_ends_with_2(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from interhub.agent_cards import AgentCard, Binding, Capability, Endpoint, Kind
 from interhub.hub.errors import BadRequest, PlanInvalid
 from interhub.hub.supervisor.document import read_document
 from interhub.hub.supervisor.model import plan_schema
-from interhub.hub.supervisor.plan_check import check_inputs, check_plan
+from interhub.hub.supervisor.plan_check import check_inputs, check_plan, doubts
 from interhub.hub.supervisor.teams import agent_of_document
 from interhub.registry import Agent
 
@@ -113,6 +113,23 @@ def test_a_mistake_is_told_with_its_place_and_the_nearest_right_name(text: str, 
 def test_all_mistakes_are_told_at_once() -> None:
     text = "steps:\n  - {id: a, call: {agent: nobody}}\n  - {id: b, call: {agent: writer, message: '{{ steps.c }}'}}\n"
     assert len(mistakes(text)) == 2
+
+
+@pytest.mark.parametrize(
+    ("step", "doubted"),
+    [
+        ("{id: trip, plan: {workflow: {steps: [FLIGHT]}}}", True),
+        ("{id: trip, team: {members: [writer], workflow: {steps: [FLIGHT]}}}", True),
+        ("{id: trip, plan: {workflow: {steps: [FLIGHT]}}, undo: [{id: u, call: {agent: writer, message: x}}]}", False),
+        ("{id: trip, sequence: [FLIGHT]}", False),
+        ("{id: trip, plan: {workflow: {steps: [{id: a, call: {agent: writer, message: x}}]}}}", False),
+    ],
+)
+def test_a_plan_within_the_plan_that_undoes_only_its_own_failure_is_doubted(step: str, doubted: bool) -> None:
+    flight = "{id: flight, call: {agent: writer, message: book}, undo: [{id: u, call: {agent: writer}}]}"
+    document = read_document(f"steps: [{step.replace('FLIGHT', flight)}]")
+    found = list(doubts(check_plan(document.value, agents=AGENTS)))
+    assert [doubt.partition(" is undone")[0] for doubt in found] == ["what is done within step trip"] * doubted
 
 
 def test_a_few_lines_that_stand_for_billions_of_values_are_refused_at_once() -> None:
