@@ -7,8 +7,9 @@ functions, or an object whose public methods are its skills.
 * Arguments are taken by name and checked against the signature's types with pydantic, which also make the input schema.
   Parameters named `report`, `call` and `resume` get the call's Report, the Call, and its Resume or None. A function
   with a single text parameter of any name also takes the skill argument `message`.
-* Plain functions run in a thread, so that they cannot stall the hub; `report` is then a plain function too. They cannot
-  be interrupted: when their call is cancelled they are left behind, and what they still report or return is dropped.
+* Plain functions run in threads of the adapter's own, so that they cannot stall the hub; `report` is then a plain
+  function too. They cannot be interrupted: when their call is cancelled they are left behind, and what they still
+  report or return is dropped.
 * A result that is an Outcome is taken as it is; a text is the answer's text; anything else is structured content.
 * A question is asked by returning InputRequired; the function is called again with `resume`. Several questions at once
   are `InputRequired.several`.
@@ -49,6 +50,9 @@ _ARGUMENTS = ConfigDict(extra="forbid", arbitrary_types_allowed=False, coerce_nu
 
 _TASK = "__interhub_task__"
 
+_THREADS = 256
+"""Plain functions at work at once, those left behind not counted; what comes beyond waits."""
+
 FunctionT = TypeVar("FunctionT", bound=Callable[..., object])
 
 _log = structlog.get_logger(__name__)
@@ -76,6 +80,9 @@ class LocalAdapter:
     def __init__(self, targets: Mapping[str, object] | None = None) -> None:
         """`targets` are objects that endpoints may name without a module."""
         self._targets = dict(targets or {})
+        # anyio's own limiter is what the hub reads its database with: a function that waits for the hub would wait
+        # for ever, once such functions had all of it.
+        self._threads = anyio.CapacityLimiter(_THREADS)
 
     @property
     def name(self) -> str:
@@ -108,7 +115,7 @@ class LocalAdapter:
 
     @asynccontextmanager
     async def _connect(self, endpoint: Endpoint, label: str) -> AsyncGenerator[Connection]:
-        yield LocalConnection(_skills(self._find(endpoint), _where(endpoint)), label)
+        yield LocalConnection(_skills(self._find(endpoint), _where(endpoint)), label, self._threads)
 
     def _find(self, endpoint: Endpoint) -> object:
         where = _where(endpoint)
@@ -132,9 +139,10 @@ class LocalAdapter:
 class LocalConnection:
     """The skills of one local agent."""
 
-    def __init__(self, skills: "Mapping[str, _Skill]", label: str) -> None:
+    def __init__(self, skills: "Mapping[str, _Skill]", label: str, threads: anyio.CapacityLimiter) -> None:
         self._skills = skills
         self._label = label
+        self._threads = threads
 
     async def call(self, call: Call, report: Report) -> Outcome:
         """Call the function.
@@ -152,7 +160,7 @@ class LocalConnection:
         except ValidationError as error:
             raise RemoteRefused(self._label, f"the arguments do not fit: {_words(error)}") from error
         try:
-            result = await skill.run(arguments, call, report)
+            result = await skill.run(arguments, call, report, self._threads)
         except AdapterError:
             raise
         except Exception as error:  # an agent's exception is its answer, as over any protocol
@@ -193,7 +201,9 @@ class _Skill:
     def _texts(self) -> list[str]:
         return [name for name in self.fields if self.model.model_fields[name].annotation is str]
 
-    async def run(self, arguments: dict[str, object], call: Call, report: Report) -> object:
+    async def run(
+        self, arguments: dict[str, object], call: Call, report: Report, threads: anyio.CapacityLimiter
+    ) -> object:
         given: dict[str, object] = {"call": call, "resume": call.resume}
         if inspect.iscoroutinefunction(self.function):
             given["report"] = report
@@ -210,7 +220,7 @@ class _Skill:
         given["report"] = report_from_thread
         bound = partial(self.function, **arguments, **{name: given[name] for name in self.given})
         try:
-            result = await anyio.to_thread.run_sync(bound, abandon_on_cancel=True)
+            result = await anyio.to_thread.run_sync(bound, abandon_on_cancel=True, limiter=threads)
         except anyio.get_cancelled_exc_class():
             abandoned = True
             raise

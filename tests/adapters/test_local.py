@@ -130,6 +130,21 @@ async def test_a_cancelled_plain_function_is_left_behind() -> None:
     release.set()
 
 
+async def test_plain_functions_at_work_leave_the_hub_its_own_threads() -> None:
+    release = threading.Event()
+    adapter = LocalAdapter({"wait": lambda: release.wait(30)})
+    endpoint = Endpoint(binding=Binding.LOCAL, options={"target": "wait"})
+    hubs_own = anyio.to_thread.current_default_thread_limiter()
+    at_work = int(hubs_own.total_tokens) + 1
+    async with adapter.connect(endpoint, card=await adapter.describe(endpoint), label="wait") as connection:
+        with anyio.fail_after(5):
+            async with anyio.create_task_group() as tasks:
+                for _ in range(at_work):
+                    tasks.start_soon(connection.call, call(), ignore)
+                await anyio.wait_all_tasks_blocked()
+                await anyio.to_thread.run_sync(release.set)
+
+
 async def test_a_question_is_returned_and_its_answer_given() -> None:
     async def ask(resume: Resume | None) -> str | InputRequired:
         if resume is None:
