@@ -111,19 +111,8 @@ class Retention:
 
     def _found(self, rules: Rules, now: datetime) -> Sequence[str]:
         """Return the runs to remove, those that ended first before the others."""
-        reasons: list[sa.ColumnElement[bool]] = []
-        ended = runs.c.state.in_(_ENDED) & runs.c.ended_at.is_not(None)
-        if rules.runs_days is not None:
-            reasons.append(runs.c.ended_at < now - timedelta(days=rules.runs_days))
-        if rules.runs_per_tenant is not None:
-            newest = func.row_number().over(partition_by=runs.c.tenant, order_by=(runs.c.ended_at.desc(), runs.c.id))
-            ranked = select(runs.c.id, newest.label("place")).where(ended).subquery()
-            reasons.append(runs.c.id.in_(select(ranked.c.id).where(ranked.c.place > rules.runs_per_tenant)))
-        if not reasons:
-            return []
-        query = select(runs.c.id).where(ended, or_(*reasons)).order_by(runs.c.ended_at, runs.c.id)
         with reading(self._database) as connection:
-            return list(connection.execute(query).scalars())
+            return list(connection.execute(_to_remove(rules, now).order_by(runs.c.ended_at, runs.c.id)).scalars())
 
     def _counted(self, found: Sequence[str], rules: Rules, now: datetime) -> Removed:
         events = metadata.tables["events"]
@@ -136,9 +125,12 @@ class Retention:
                 ).scalar_one()
             if found:
                 oldest = connection.execute(select(runs.c.ended_at).where(runs.c.id == found[0])).scalar()
-            others = select(blob_uses.c.blob_id).where(blob_uses.c.run_id.not_in(found))
+            # By the rules again, not by `found`: a statement has 65,535 parameters at most (PostgreSQL).
+            used = select(blob_uses.c.blob_id).where(
+                blob_uses.c.blob_id == blobs.c.id, blob_uses.c.run_id.not_in(_to_remove(rules, now))
+            )
             query = select(func.count(), func.coalesce(func.sum(blobs.c.size), 0)).where(
-                blobs.c.created_at < now - _GRACE, blobs.c.id.not_in(others)
+                blobs.c.created_at < now - _GRACE, ~used.exists()
             )
             count, size = connection.execute(query).one() if rules.any else (0, 0)
             records = 0
@@ -184,6 +176,19 @@ class Retention:
         # One that is put again meanwhile has a new time, which is looked at again when its row is locked.
         used = select(blob_uses.c.blob_id).where(blob_uses.c.blob_id == blobs.c.id)
         connection.execute(delete(blobs).where(blobs.c.created_at < now - _GRACE, ~used.exists()))
+
+
+def _to_remove(rules: Rules, now: datetime) -> sa.Select[str]:
+    """Return the query for the ids of the runs to remove."""
+    reasons: list[sa.ColumnElement[bool]] = [sa.false()]
+    ended = runs.c.state.in_(_ENDED) & runs.c.ended_at.is_not(None)
+    if rules.runs_days is not None:
+        reasons.append(runs.c.ended_at < now - timedelta(days=rules.runs_days))
+    if rules.runs_per_tenant is not None:
+        newest = func.row_number().over(partition_by=runs.c.tenant, order_by=(runs.c.ended_at.desc(), runs.c.id))
+        ranked = select(runs.c.id, newest.label("place")).where(ended).subquery()
+        reasons.append(runs.c.id.in_(select(ranked.c.id).where(ranked.c.place > rules.runs_per_tenant)))
+    return select(runs.c.id).where(ended, or_(*reasons))
 
 
 def _sweep_accounts(connection: Connection, now: datetime) -> None:

@@ -1,10 +1,12 @@
 """What is removed, and what never is."""
 
+import sqlite3
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy import event
 
 from interhub.adapters import Budget, Call, Outcome, Report
 from interhub.adapters.testing import ScriptedAgent, answer, question
@@ -126,6 +128,28 @@ async def test_of_each_tenant_the_newest_are_kept(tmp_path: Path, engine: DbosEn
             removed = await kept.retention.collect(Rules(runs_per_tenant=1))
             assert removed.runs == 2
             assert [bool(kept.tables(run_id)) for run_id in ids] == [True, False, False, True]
+        finally:
+            kept.close()
+
+
+async def test_more_runs_are_removed_than_a_statement_has_parameters(tmp_path: Path, engine: DbosEngine) -> None:
+    most = 300
+
+    def limit(connection: sqlite3.Connection, _record: object) -> None:
+        connection.setlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER, most)
+
+    async with supervised(tmp_path, echo("echo"), engine=engine) as world:
+        kept = Kept(tmp_path, engine)
+        try:
+            run_id = await finished(world)
+            kept.age(run_id, 10)
+            with writing(kept.database) as connection:
+                row = connection.execute(sa.select(runs).where(runs.c.id == run_id)).mappings().one()
+                connection.execute(sa.insert(runs), [{**row, "id": f"{run_id[:-4]}{n:04}"} for n in range(most)])
+            kept.database.dispose()
+            event.listen(kept.database, "connect", limit)
+            assert (await kept.retention.collect(Rules(runs_days=5))).runs == most + 1
+            assert kept.tables(run_id) == set()
         finally:
             kept.close()
 
