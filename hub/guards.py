@@ -95,8 +95,11 @@ class Spent:
 class Accounts(Protocol):
     """Counts what is used below calls, for every hub of the database. Its methods block shortly."""
 
-    def take(self, key: str, calls: int, limits: Budget) -> tuple[str, float] | None:
-        """Count calls; where a limit would be passed, count nothing and return which one it is."""
+    def take(self, key: str, calls: int, limits: Budget, once: str = "") -> tuple[str, float] | None:
+        """Count calls; where a limit would be passed, count nothing and return which one it is.
+
+        With `once`, the key of an account that notes it, they are counted the first time only, and pass thereafter.
+        """
         ...
 
     def add(self, key: str, usage: Usage) -> None:
@@ -118,12 +121,16 @@ class MemoryAccounts:
     def __init__(self) -> None:
         self._spent: dict[str, Spent] = {}
 
-    def take(self, key: str, calls: int, limits: Budget) -> tuple[str, float] | None:
+    def take(self, key: str, calls: int, limits: Budget, once: str = "") -> tuple[str, float] | None:
         """Count calls, within limits."""
+        if once in self._spent:
+            return None
         spent = self.spent(key)
         if (over := _over(spent, calls, limits)) is not None:
             return over
         self._spent[key] = replace(spent, calls=spent.calls + calls)
+        if once:
+            self._spent[once] = Spent(calls=calls)
         return None
 
     def add(self, key: str, usage: Usage) -> None:
@@ -150,7 +157,7 @@ class SqlAccounts:
         self._touched: set[str] | None = set() if alone else None
         """The keys that this process counted on; None where that would not tell, or where they are too many."""
 
-    def take(self, key: str, calls: int, limits: Budget) -> tuple[str, float] | None:
+    def take(self, key: str, calls: int, limits: Budget, once: str = "") -> tuple[str, float] | None:
         """Count calls, within limits: the comparison and the change are one."""
         self._touch(key)
         with writing(self._database) as connection:
@@ -158,7 +165,10 @@ class SqlAccounts:
             query = select(tree_accounts).where(tree_accounts.c.key == key).with_for_update()
             spent = _spent(connection.execute(query).one())
             if (over := _over(spent, calls, limits)) is not None:
-                return over
+                noted = select(tree_accounts.c.key).where(tree_accounts.c.key == once)
+                return None if once and connection.execute(noted).first() is not None else over
+            if once and not self._open(connection, once, calls):
+                return None
             change = update(tree_accounts).where(tree_accounts.c.key == key)
             connection.execute(change.values(calls=spent.calls + calls, updated_at=datetime.now(UTC)))
             return None
@@ -194,9 +204,10 @@ class SqlAccounts:
             if len(touched) > _MOST_TOUCHED:
                 self._touched = None
 
-    def _open(self, connection: sa.Connection, key: str) -> None:
-        at = datetime.now(UTC)
-        insert_new(connection, tree_accounts, {"key": key, "calls": 0, "tokens": 0, "cost_usd": 0.0, "updated_at": at})
+    def _open(self, connection: sa.Connection, key: str, calls: int = 0) -> bool:
+        """Write an account; False when it is there."""
+        row = {"key": key, "calls": calls, "tokens": 0, "cost_usd": 0.0, "updated_at": datetime.now(UTC)}
+        return insert_new(connection, tree_accounts, row)
 
 
 class Guards:
@@ -297,15 +308,20 @@ class Guards:
                 raise BudgetExceeded("calls by one agent in one call", most)
         return self.budget(None, ticket)
 
-    async def take(self, branch: str, limits: Budget, *, calls: int = 1) -> None:
-        """Count a call on the account of a branch.
+    async def take(self, branch: str, limits: Budget, *, calls: int = 1, call: str = "") -> None:
+        """Count a call on the account of a branch; one whose idempotency key is given as `call`, once.
+
+        That one passes when it comes again after a crash, whatever is left: it is under way.
 
         Raises:
             BudgetExceeded: nothing is left of calls, tokens, cost or time.
         """
+        once = f"{call}!" if call else ""
         if limits.until is not None and self._clock() >= limits.until:
+            if once and (await anyio.to_thread.run_sync(self._accounts.spent, once)).any:
+                return
             raise BudgetExceeded("seconds on the clock", self.limits.wall_s or 0)
-        over = await anyio.to_thread.run_sync(self._accounts.take, branch, calls, limits)
+        over = await anyio.to_thread.run_sync(self._accounts.take, branch, calls, limits, once)
         if over is not None:
             raise BudgetExceeded(*over)
 

@@ -346,8 +346,7 @@ class Delegator:
             return asked
         lineage, limits = order.lineage, order.lineage.limits
         if lineage.branch and limits is not None:
-            # Where the server goes away after it has counted and before it says so, the call is counted twice.
-            await outlasting(lambda: self._guards.take(lineage.branch, limits))
+            await outlasting(lambda: self._guards.take(lineage.branch, limits, call=order.key))
         teller = Teller(self._notes, order, agent, capability, attempt, known)
         call = replace(call, remote_task=teller.delegation.remote_task)
         failures = attempt - order.first_attempt  # those before a crash count too

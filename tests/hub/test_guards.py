@@ -3,6 +3,7 @@
 from collections.abc import Generator
 from pathlib import Path
 
+import anyio
 import pytest
 
 from interhub.adapters import (
@@ -133,6 +134,21 @@ async def test_one_agent_fans_out_only_so_far(accounts: Accounts) -> None:
         await guards.enter(ticket, "d")
 
 
+async def test_a_call_that_was_counted_passes_again_whatever_is_left(accounts: Accounts) -> None:
+    now = [1000.0]
+    guards = Guards(GuardLimits(wall_s=60), key=KEY, accounts=accounts, clock=lambda: now[0])
+    ticket = back(guards, guards.mark("a", call(guards.budget(Budget(depth=4, calls=2)))))
+    await guards.take(ticket.branch, ticket.budget, call="run/step")
+    await guards.take(ticket.branch, ticket.budget, call="run/step")
+    assert (await guards.below(ticket.branch)).calls == 1
+    with pytest.raises(BudgetExceeded, match="limit of 1 call"):
+        await guards.take(ticket.branch, ticket.budget, call="run/other")
+    now[0] += 61
+    await guards.take(ticket.branch, ticket.budget, call="run/step")
+    with pytest.raises(BudgetExceeded, match="60 seconds"):
+        await guards.take(ticket.branch, ticket.budget, call="run/other")
+
+
 async def test_time_runs_out_for_the_whole_tree() -> None:
     now = [1000.0]
     guards = Guards(GuardLimits(wall_s=60), key=KEY, clock=lambda: now[0])
@@ -175,6 +191,33 @@ async def test_agents_that_call_the_hub_in_a_circle_end_in_a_clear_failure(tmp_p
     assert "circle: ping > pong > ping" in str(run.parts)
 
 
+async def test_a_call_below_another_is_taken_up_again_though_it_was_the_last_that_was_left(tmp_path: Path) -> None:
+    begun = anyio.Event()
+    guards = Guards(key=KEY)
+    assignment = Assignment(
+        principal=ALICE,
+        goal=Message(role=Role.USER, parts=(TextPart(text="go on"),)),
+        agent_id="worker",
+        mark=guards.mark("front", call(Budget(depth=4, calls=2))),
+    )
+
+    async def work(one: Call, report: Report) -> Outcome:
+        if begun.is_set():
+            return answer("done")
+        begun.set()
+        await anyio.sleep_forever()
+        raise AssertionError
+
+    worker = ScriptedAgent("worker").on("talk", work)
+    with anyio.fail_after(20):
+        async with supervised(tmp_path, worker, engine=own_engine(tmp_path), guards=guards) as world:
+            run = await world.supervisor.submit(assignment)
+            await begun.wait()
+        async with supervised(tmp_path, worker, engine=own_engine(tmp_path), guards=guards) as world:
+            run = await world.done(run)
+    assert (run.error, text_of(run.parts)) == (None, "done")
+
+
 class Interrupted:
     """Accounts on a server that restarts: what a run does with them fails the first time."""
 
@@ -182,10 +225,10 @@ class Interrupted:
         self._accounts = MemoryAccounts()
         self.failed: list[str] = []
 
-    def take(self, key: str, calls: int, limits: Budget) -> tuple[str, float] | None:
+    def take(self, key: str, calls: int, limits: Budget, once: str = "") -> tuple[str, float] | None:
         if calls and not key.endswith("<"):  # those are looked at when a call comes back to the hub
             self._fail("take")
-        return self._accounts.take(key, calls, limits)
+        return self._accounts.take(key, calls, limits, once)
 
     def add(self, key: str, usage: Usage) -> None:
         self._fail("add")
@@ -231,6 +274,10 @@ async def test_a_server_that_restarts_while_accounts_are_looked_at_fails_no_run(
     assert sorted(accounts.failed) == ["add", "spent", "take"]
 
 
+def own_engine(directory: Path) -> DbosEngine:
+    return DbosEngine(f"sqlite:///{directory / 'engine.db'}")
+
+
 @pytest.fixture
 def engine(tmp_path: Path) -> DbosEngine:
-    return DbosEngine(f"sqlite:///{tmp_path / 'engine.db'}")
+    return own_engine(tmp_path)
