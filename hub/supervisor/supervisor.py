@@ -206,10 +206,15 @@ class Supervisor:
             BadRequest: its inputs do not fit the workflow.
             AgentNotFound: whom it is delegated to is not there.
         """
-        assignment = await self._guarded(await self._checked(assignment))
+        assignment = await self._checked(assignment)
         run_id = self._id_of(assignment)
-        short = self._short if await self._is_short(assignment) else None
-        record = await self._create(run_id, assignment, unrecorded=short is not None)
+        short: ShortRuns | None = None
+        record: RunRecord | None = None
+        # Guards count each call that comes back to the hub, and so must not see one again that they have let in.
+        if not (assignment.mark and assignment.idempotency_key and await self._record(run_id)):
+            assignment = await self._guarded(assignment)
+            short = self._short if await self._is_short(assignment) else None
+            record = await self._create(run_id, assignment, unrecorded=short is not None)
         if record is None:  # it was begun before, under the same key
             # Before it is read: it may end meanwhile.
             under_way = run_id in self._starting or (self._short is not None and run_id in self._short)

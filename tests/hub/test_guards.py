@@ -1,6 +1,7 @@
 """Marks that calls carry, and what holds when one comes back."""
 
 from collections.abc import Generator
+from dataclasses import replace
 from pathlib import Path
 
 import anyio
@@ -27,7 +28,7 @@ from interhub.hub.supervisor.engine import DbosEngine
 from interhub.hub.supervisor.run import Assignment, RunState
 from interhub.registry import DatabaseAway
 from interhub.registry.database import open_database
-from tests.support.supervised import ALICE, World, supervised
+from tests.support.supervised import ALICE, World, echo, supervised
 
 pytestmark = pytest.mark.anyio
 
@@ -189,6 +190,25 @@ async def test_agents_that_call_the_hub_in_a_circle_end_in_a_clear_failure(tmp_p
         run = await world.done(await world.run("begin", agent="ping"))
     assert run.state is RunState.COMPLETED
     assert "circle: ping > pong > ping" in str(run.parts)
+
+
+async def test_the_same_assignment_again_is_the_same_run_though_its_agent_may_call_no_more(
+    tmp_path: Path, engine: DbosEngine
+) -> None:
+    guards = Guards(key=KEY)
+    assignment = Assignment(
+        principal=ALICE,
+        goal=Message(role=Role.USER, parts=(TextPart(text="hello"),)),
+        agent_id="worker",
+        idempotency_key="once",
+        mark=guards.mark("front", call(Budget(depth=4, fan_out=1))),
+    )
+    async with supervised(tmp_path, echo("worker"), engine=engine, guards=guards) as world:
+        run = await world.supervisor.submit(assignment)
+        again = await world.supervisor.submit(assignment)
+        assert again.id == run.id
+        with pytest.raises(BudgetExceeded, match="calls by one agent"):
+            await world.supervisor.submit(replace(assignment, idempotency_key="another"))
 
 
 async def test_a_call_below_another_is_taken_up_again_though_it_was_the_last_that_was_left(tmp_path: Path) -> None:
