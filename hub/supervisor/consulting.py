@@ -12,9 +12,11 @@ import structlog
 
 from interhub.agent_cards import Json, JsonObject
 from interhub.hub.errors import INTERNAL, BudgetExceeded, ModelRefused, ModelUnavailable, NoPlan, problem_of
+from interhub.hub.guards import Guards
 
 from .durable import Durable
 from .envelope import failed, mapping, normalised, sequence, text, usage_from_json, usage_to_json
+from .journal import outlasting
 from .leaves import Leaves
 from .ledger import Ledger
 from .llm import Models, Prompt, Turn
@@ -90,9 +92,10 @@ class Dialogue:
 class Consulting:
     """Asks models, for the steps of runs."""
 
-    def __init__(self, models: Models, leaves: Leaves) -> None:
+    def __init__(self, models: Models, leaves: Leaves, guards: Guards) -> None:
         self._models = models
         self._leaves = leaves
+        self._guards = guards
 
     async def settle(
         self,
@@ -100,6 +103,7 @@ class Consulting:
         question: Question,
         *,
         run_id: str,
+        branch: str,
         name: str,
         ledger: Ledger,
         tell: Callable[[JsonObject], None],
@@ -112,7 +116,8 @@ class Consulting:
                 return normalised(failed(BudgetExceeded(*exceeded)))
 
             async def body() -> Json:
-                return await self.once(question, dialogue, run_id=run_id, key=f"{durable.id}/{name}.{dialogue.number}")
+                key = f"{durable.id}/{name}.{dialogue.number}"
+                return await self.once(question, dialogue, run_id=run_id, branch=branch, key=key)
 
             envelope = mapping(await durable.step(f"{name}#{dialogue.number}", body))
             ledger.take_usage(usage_from_json(mapping(envelope.get("usage"))))
@@ -124,9 +129,22 @@ class Consulting:
             if dialogue.over(question.attempts):
                 return given_up(question.model, dialogue, envelope)
 
-    async def once(self, question: Question, dialogue: Dialogue, *, run_id: str, key: str) -> dict[str, Json]:
-        """Make one call and return its envelope; `again` where another may go better."""
-        return await self._leaves.hold(run_id, lambda: self._once(question, dialogue, key))
+    async def once(
+        self, question: Question, dialogue: Dialogue, *, run_id: str, branch: str, key: str
+    ) -> dict[str, Json]:
+        """Make one call and return its envelope; `again` where another may go better.
+
+        What it used is counted on the account of the `branch`, where the run is below another's call (`guards`).
+        """
+
+        async def counted() -> dict[str, Json]:
+            envelope = await self._once(question, dialogue, key)
+            if branch and "usage" in envelope:
+                usage = usage_from_json(mapping(envelope["usage"]))
+                await outlasting(lambda: self._guards.add(branch, usage))
+            return envelope
+
+        return await self._leaves.hold(run_id, counted)
 
     async def _once(self, question: Question, dialogue: Dialogue, key: str) -> dict[str, Json]:
         asked: dict[str, Json] = {"model": question.model}

@@ -87,10 +87,10 @@ class Delegator:
         self._slots = slots or Slots()
         self._sleep = sleep
         self.leaves = Leaves()
-        self.consulting = Consulting(models or Models(), self.leaves)
+        self._guards = dispatcher.guards
+        self.consulting = Consulting(models or Models(), self.leaves, self._guards)
         self._writer = models.writer if models is not None else ""
         self.audit = dispatcher.audit
-        self._guards = dispatcher.guards
 
     async def carry_out(self, order: Order, *, recovered: bool) -> dict[str, Json]:
         """Do it and return its envelope: what it gave, why it failed, what it asks, or the child run that it needs.
@@ -191,7 +191,8 @@ class Delegator:
 
         question = Question(model=self._writer, ask=ask, check=check)
         key = f"{order.key}.arguments{dialogue.number}"
-        return await self.consulting.once(question, dialogue, run_id=order.run_id, key=key)
+        branch = order.lineage.branch
+        return await self.consulting.once(question, dialogue, run_id=order.run_id, branch=branch, key=key)
 
     # Who
 

@@ -221,5 +221,5 @@ class Planning:
             scene.consulted += 1
 
         return await self._consulting.settle(
-            scene.durable, question, run_id=scene.root, name=name, ledger=ledger, tell=tell
+            scene.durable, question, run_id=scene.root, branch=scene.branch, name=name, ledger=ledger, tell=tell
         )

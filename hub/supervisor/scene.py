@@ -24,6 +24,8 @@ class Scene:
         self.journal = journal
         self.root = text(given, "root")
         self.prefix = text(given, "prefix")
+        self.branch = text(mapping(given.get("lineage")), "branch")
+        """The account of the tree that it is in (`guards`); empty where its root begins one."""
         self.goal = message_from_json(mapping(given.get("goal")))
         self.principal = principal_from_json(mapping(given.get("principal")))
         self.planned = NOT_PLANNED

@@ -9,14 +9,15 @@ from typing import Any, Literal
 import anyio
 import pytest
 
-from interhub.adapters import Budget, Call, Outcome, Report, text_of
+from interhub.adapters import Budget, Call, Message, Outcome, Report, Role, TextPart, text_of
 from interhub.adapters.testing import Behaviour, ScriptedAgent, answer, asked, refused
 from interhub.agent_cards import Capability, JsonObject, Kind
+from interhub.hub.guards import Guards
 from interhub.hub.policy import Effect, Rule, RulePolicy, TenantPolicy
 from interhub.hub.supervisor.engine import DbosEngine
 from interhub.hub.supervisor.llm import Models, PlanningRules
 from interhub.hub.supervisor.llm_pydantic_ai import ModelSpec, PydanticAiModel
-from interhub.hub.supervisor.run import Event, EventKind, Run, RunState
+from interhub.hub.supervisor.run import Assignment, Event, EventKind, Run, RunState
 from tests.support.chat_api import INPUT_TOKENS, OUTPUT_TOKENS, ChatModel, Said, call, chat_api, plan
 from tests.support.supervised import ALICE, World, echo, supervised
 
@@ -450,6 +451,22 @@ async def test_the_model_writes_the_arguments_of_a_tool(tmp_path: Path, engine: 
         assert {event.step for event in told} == {"clock"}
     assert calls == [{"zone": "CET", "hours": 2}]
     assert "MARS" in model.prompt(1)
+
+
+async def test_what_models_use_below_another_call_is_counted_there(
+    tmp_path: Path, engine: DbosEngine, model: ChatModel
+) -> None:
+    model.say(plan(call("time", "clock")), {"arguments": {"zone": "CET", "hours": 2}, "why": "said so"})
+    guards = Guards()
+    outer = Call(capability="talk", principal=ALICE, idempotency_key="outer/step", budget=Budget(depth=4))
+    async with supervised(
+        tmp_path, clock([]), engine=engine, models=models(model, writer="test"), guards=guards
+    ) as world:
+        goal = Message(role=Role.USER, parts=(TextPart(text="shift the time"),))
+        run = await world.supervisor.submit(Assignment(principal=ALICE, goal=goal, mark=guards.mark("front", outer)))
+        run = await world.done(run)
+        assert text_of(run.parts) == "noon", run.error
+    assert (await guards.below("outer/step")).tokens == 2 * (INPUT_TOKENS + OUTPUT_TOKENS)
 
 
 async def test_words_that_lack_a_required_value_fail_with_what_is_missing(
