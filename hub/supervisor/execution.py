@@ -326,11 +326,12 @@ class Execution:
                 leaf.timer = await self._durable.begin_receive(f"timer:{leaf.path}", within_s)
 
     async def _keep(self, leaf: Leaf, envelope: JsonObject) -> None:
-        """End a leaf as it ended in the run that this one takes over from."""
+        """End a leaf as it ended in the run that this one takes over from, which has paid for what it used."""
         self._scene.decided(leaf, f"kept from run {self._earlier.run_id}")
         if isinstance(leaf.node.step, PlanStep):
             self._memory.take_back(envelope)
-        await self._end(leaf, {**envelope, "attempts": attempts_of(envelope)}, final=True)
+        value = replace(await self._unpack(envelope), usage=None)
+        await self._end(leaf, {**envelope, "attempts": attempts_of(envelope)}, final=True, value=value)
 
     # Taking what branches gave
 

@@ -104,7 +104,7 @@ async def collected(
             child = await engine.result(f"{record.id}.{path}")
             envelope = child if child is not None and child.get("ok") is True else None
         if envelope is not None:
-            kept[path] = {"envelope": _free_of_charge(envelope)}
+            kept[path] = {"envelope": {key: one for key, one in envelope.items() if key not in ("spent", "routed")}}
         else:
             kept[path] = {"result": asked.get(path, waited.get(path))}
     return {"plan": made if planned is None else None, "steps": kept}
@@ -138,14 +138,6 @@ def _last_well(recorded: Mapping[str, Json], path: str) -> JsonObject | None:
         if envelope.get("ok") is True:
             return envelope
     return None
-
-
-def _free_of_charge(envelope: JsonObject) -> dict[str, Json]:
-    """Leave out what it used, which the earlier run has paid."""
-    left = {key: value for key, value in envelope.items() if key not in ("spent", "routed")}
-    if "value" in left:
-        left["value"] = {key: value for key, value in mapping(left["value"]).items() if key != "usage"}
-    return left
 
 
 def _answers(database: sa.Engine, run_id: str) -> tuple[dict[str, Json], dict[str, Json]]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from interhub.adapters import Budget, Call, Outcome, Report, TextPart, text_of
+from interhub.adapters import Budget, Call, Completed, Outcome, Report, TextPart, Usage, text_of
 from interhub.adapters.testing import ScriptedAgent, answer, asked, refused
 from interhub.hub.errors import BadRequest, RunEnded, RunNotFound, RunUnderWay
 from interhub.hub.supervisor.engine import DbosEngine
@@ -196,6 +196,26 @@ async def test_a_run_is_done_again_from_a_step_with_all_that_does_not_come_after
         third = await world.done(await world.supervisor.rerun(ALICE, run.id, "last"))
         assert text_of(third.parts) == text_of(run.parts)
         assert len(say.calls) + len(mend.calls) == calls + 1
+
+
+@pytest.mark.parametrize("size", [10, 200_000])
+async def test_a_step_that_is_kept_is_not_paid_again(tmp_path: Path, engine: DbosEngine, size: int) -> None:
+    async def work(call: Call, report: Report) -> Outcome:
+        return Completed(parts=(TextPart(text="x" * size),), usage=Usage(input_tokens=7))
+
+    plan = """
+    budget: {tokens: 7}
+    steps:
+      - {id: first, call: {agent: worker, message: a}}
+      - {id: second, call: {agent: parrot, message: b}}
+      - {id: third, call: {agent: worker, message: c}}
+    """
+    async with supervised(tmp_path, ScriptedAgent("worker").on("work", work), parrot(), engine=engine) as world:
+        old = await world.done(await world.run(workflow=plan))
+        assert old.state is RunState.FAILED
+        run = await world.done(await world.supervisor.rerun(ALICE, old.id, "second"))
+        used = {step.path: step.usage for step in run.steps}
+        assert (run.error, used) == (None, {"first": None, "second": None, "third": Usage(input_tokens=7)})
 
 
 @pytest.mark.parametrize(
