@@ -203,6 +203,7 @@ async def application(settings: Settings, home: DataDir, url: str) -> AsyncGener
             hub,
             lambda principal, agent_id: _relay(hub, principal, agent_id),
             env=os.environ,
+            accepted=authenticator.accepts,
         )
         tasks.start_soon(_guarded, "triggers", triggers.run)
         pushes = PushStore(database, vault_key) if settings.push.enabled else None

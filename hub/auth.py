@@ -67,6 +67,12 @@ class ApiKeys:
         self._last = given if found[-1] is LOCAL else ""
         return found[-1]
 
+    def accepts(self, principal: Principal) -> bool:
+        """Return whether there is a key whose holder this is."""
+        if principal.key == LOCAL.key:
+            return True
+        return any(principal.key == one.key for one in self._accepted.values())
+
     def principal_of_header(self, authorization: str, api_key: str = "") -> Principal:
         """Return the caller of a request by its `Authorization: Bearer KEY`, or else its `X-API-Key`.
 

@@ -226,7 +226,8 @@ class TriggerExists(HubError):
         self.name = name
 
     def __str__(self) -> str:
-        return f"there is a trigger {self.name} already; remove it first: `interhub triggers remove {self.name}`"
+        how = f"remove it first, with the key that added it or the hub's own: `interhub triggers remove {self.name}`"
+        return f"there is a trigger {self.name} already; {how}"
 
 
 class BudgetExceeded(HubError):

@@ -20,7 +20,7 @@ Data = Annotated[str, typer.Option(help="The event's data, as a JSON object.")]
 
 @app.command("list")
 def list_triggers(context: typer.Context) -> None:
-    """List your triggers, and what each did last."""
+    """List your triggers, and what each did last; with the hub's own key, everybody's."""
     here = session(context)
     found: dict[str, Any] = here.hub().get("/api/triggers")
 
@@ -32,13 +32,15 @@ def list_triggers(context: typer.Context) -> None:
             console.print("No triggers yet. Add one: interhub triggers add FILE")
             return
         table = Table(box=None, pad_edge=False)
-        for column in ("TRIGGER", "ON", "LAST (UTC)", "STATE", "RUN"):
+        several = len({each["subject"] for each in found["triggers"]}) > 1
+        for column in ("TRIGGER", *(["OF"] if several else []), "ON", "LAST (UTC)", "STATE", "RUN"):
             table.add_column(column, no_wrap=True, overflow="ellipsis")
         for each in found["triggers"]:
             last: dict[str, Any] = each["last"] or {"at": "", "state": "never", "runs": [], "error": ""}
             state = f"{last['state']}: {last['error']}" if last["error"] else last["state"]
             table.add_row(
                 each["name"],
+                *([each["subject"]] if several else []),
                 escape(_on(each)),
                 last["at"][:19].replace("T", " "),
                 escape(state),
@@ -85,7 +87,7 @@ def remove(context: typer.Context, name: Name) -> None:
 
 @app.command()
 def fire(context: typer.Context, name: Name, data: Data = "{}") -> None:
-    """Have a trigger act now, as on an event with that data."""
+    """Have a trigger act now, as on an event with that data that it matches; no other trigger does."""
     here = session(context)
     taken = here.hub().post(f"{_path(name)}/fire", {"data": _object(data)})
     here.give(taken, lambda console: _tell(taken))

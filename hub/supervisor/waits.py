@@ -21,7 +21,7 @@ from sqlalchemy import Connection, select, update
 
 from interhub.adapters import DataPart
 from interhub.agent_cards import Json, JsonObject, empty_object
-from interhub.registry.database import insert_new, occurrences, reading, runs, waits
+from interhub.registry.database import deliveries, insert_new, occurrences, reading, runs, waits
 
 from .durable import Branch, Engine
 from .envelope import StepValue, failed_because, mapping, succeeded
@@ -239,10 +239,16 @@ def _begin(connection: Connection, row: Mapping[str, object]) -> dict[str, Json]
     if not insert_new(connection, waits, row):
         return None  # it waited before a crash; what it got is told at start-up
     since = cast("datetime", row["since"]) - timedelta(seconds=EARLY_S)
+    woke = select(deliveries.c.occurrence).where(
+        deliveries.c.tenant == occurrences.c.tenant,
+        deliveries.c.subscription == "",
+        deliveries.c.source == occurrences.c.source,
+        deliveries.c.occurrence == occurrences.c.id,
+    )
     query = (
         select(occurrences)
         .join(runs, runs.c.id == run_id)
-        .where(occurrences.c.tenant == tenant, occurrences.c.name == name)
+        .where(occurrences.c.tenant == tenant, occurrences.c.name == name, woke.exists())
         .where(occurrences.c.taken_at >= since, occurrences.c.taken_at >= runs.c.created_at)
         .order_by(occurrences.c.taken_at, occurrences.c.source, occurrences.c.id)
     )

@@ -5,15 +5,15 @@ leaves it open, and whichever hub looks next carries it out again: a run's id fo
 the second time begins no other, and a waiting step takes an event once (`supervisor.waits`).
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import cast
 
 import structlog
 
-from interhub.adapters import AdapterError, Message, Role, TextPart
+from interhub.adapters import AdapterError, Message, Principal, Role, TextPart
 from interhub.agent_cards import Json, JsonObject
-from interhub.hub.errors import BadRequest, HubError, Unusable
+from interhub.hub.errors import BadRequest, HubError, NotAllowed, Unusable
 from interhub.hub.service import Hub
 from interhub.hub.supervisor.run import Assignment
 from interhub.hub.supervisor.template import TemplateFailed, render, render_all
@@ -28,18 +28,24 @@ log = structlog.get_logger()
 class Events:
     """Takes events, and delivers them."""
 
-    def __init__(self, store: TriggerStore, hub: Hub) -> None:
+    def __init__(
+        self, store: TriggerStore, hub: Hub, *, accepted: Callable[[Principal], bool] = lambda principal: True
+    ) -> None:
+        """`accepted` says on whose behalf triggers still act."""
         self._store = store
         self._hub = hub
+        self._accepted = accepted
 
-    async def take(self, occurrence: Occurrence) -> tuple[list[Delivery], bool]:
+    async def take(self, occurrence: Occurrence, only: Registered | None = None) -> tuple[list[Delivery], bool]:
         """Take an event and deliver it; returns what became of it, and whether it was new.
+
+        With `only`, that trigger acts on it, whatever its `match` says, and no other.
 
         Raises:
             DatabaseUnusable: the database cannot be written; the event is not taken, or is delivered later.
         """
-        known = await self._store.all(occurrence.tenant)
-        new = await self._store.take(occurrence, ["", *(one.id for one in known if wants(one, occurrence))])
+        subscriptions = await self._subscriptions(occurrence) if only is None else self._own(only)
+        new = await self._store.take(occurrence, subscriptions)
         if new:
             log.info("event_taken", name=occurrence.name, source=occurrence.source or "api", occurrence=occurrence.id)
             for delivery in await self._store.deliveries_of(occurrence.tenant, occurrence):
@@ -55,6 +61,21 @@ class Events:
         for delivery in due:
             await self._deliver(delivery)
         return len(due)
+
+    async def _subscriptions(self, occurrence: Occurrence) -> list[str]:
+        known = await self._store.all(occurrence.tenant)
+        wanting = [one.id for one in known if wants(one, occurrence)]
+        source = next((one for one in known if one.id == occurrence.source), None)
+        if source is not None and not self._accepted(source.owner):
+            return list(dict.fromkeys([*wanting, source.id]))  # its own fails, and so says why nothing is woken
+        return ["", *wanting]
+
+    def _own(self, one: Registered) -> list[str]:
+        """Return what a trigger itself subscribes to: its run, and the steps that wait for its events."""
+        if not self._accepted(one.owner):
+            return [one.id]
+        wakes = [""] if not one.trigger.event else []
+        return [*wakes, one.id] if one.trigger.run is not None else wakes
 
     async def _deliver(self, delivery: Delivery) -> None:
         occurrence = delivery.occurrence
@@ -91,9 +112,13 @@ class Events:
 
         Raises:
             BadRequest, PlanInvalid, AgentNotFound, CapabilityNotFound, TemplateFailed: it cannot be begun.
+            NotAllowed: whoever added the trigger may not use the hub any more.
         """
         occurrence = delivery.occurrence
         one = await self._store.get(occurrence.tenant, delivery.subscription)
+        if one is not None and not self._accepted(one.owner):
+            why = f"the key of {one.owner.subject}, who added it, is not accepted any more; the hub's own may remove it"
+            raise NotAllowed(f"what trigger {one.id} does", why)
         if one is None or one.trigger.run is None:
             raise BadRequest(f"trigger {delivery.subscription} was removed before the event was delivered")
         if one.trigger.run.overlap == "skip" and (going := await self._store.under_way(delivery)):

@@ -1,6 +1,6 @@
 """The verbs of triggers and events, on behalf of principals, and what keeps them going."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from difflib import get_close_matches
@@ -14,7 +14,17 @@ import structlog
 from interhub.adapters import BadEndpoint, Principal
 from interhub.adapters.expand import expand
 from interhub.agent_cards import Json, JsonObject
-from interhub.hub.errors import BadRequest, HookRefused, Mistake, PlanInvalid, TriggerExists, TriggerNotFound, shown
+from interhub.hub.auth import LOCAL
+from interhub.hub.errors import (
+    BadRequest,
+    HookRefused,
+    Mistake,
+    NotAllowed,
+    PlanInvalid,
+    TriggerExists,
+    TriggerNotFound,
+    shown,
+)
 from interhub.hub.service import Hub
 from interhub.hub.supervisor.model import EVENT_NAME
 from interhub.hub.supervisor.plan_check import check_plan
@@ -46,12 +56,23 @@ class Taken:
 class Triggers:
     """What starts or wakes runs from outside."""
 
-    def __init__(self, store: TriggerStore, hub: Hub, relays: Relays, *, env: Mapping[str, str]) -> None:
-        """`relays` hold connections to MCP servers, for resources that are watched; `env` is what secrets name."""
+    def __init__(
+        self,
+        store: TriggerStore,
+        hub: Hub,
+        relays: Relays,
+        *,
+        env: Mapping[str, str],
+        accepted: Callable[[Principal], bool] = lambda principal: True,
+    ) -> None:
+        """`relays` hold connections to MCP servers, for resources that are watched; `env` is what secrets name.
+
+        `accepted` says whether a principal may still use the hub: the triggers of others do nothing.
+        """
         self._env = env
         self._store = store
         self._hub = hub
-        self._events = Events(store, hub)
+        self._events = Events(store, hub, accepted=accepted)
         self._clock = Clock(store, self._events)
         self._watching = Watching(store, self._events, hub, relays)
         self._changed = anyio.Event()
@@ -115,19 +136,19 @@ class Triggers:
         return trigger
 
     async def list(self, principal: Principal) -> list[tuple[Registered, Delivery | None]]:
-        """Return the caller's triggers, by name, each with what it delivered last."""
-        mine = [one for one in await self._store.all(principal.tenant) if one.owner.subject == principal.subject]
+        """Return the caller's triggers, by name, each with what it delivered last; LOCAL's are all of its tenant."""
+        mine = [one for one in await self._store.all(principal.tenant) if _may_remove(principal, one)]
         last = await self._store.last(principal.tenant, [one.id for one in mine])
         return [(one, last.get(one.id)) for one in mine]
 
     async def get(self, principal: Principal, name: str) -> Registered:
-        """Return one of the caller's triggers.
+        """Return one of the triggers that the caller lists.
 
         Raises:
             TriggerNotFound: there is none of that name, or it is somebody else's.
         """
         one = await self._store.get(principal.tenant, name)
-        if one is None or one.owner.subject != principal.subject:
+        if one is None or not _may_remove(principal, one):
             mine = [found.id for found, _ in await self.list(principal)]
             raise TriggerNotFound(name, next(iter(get_close_matches(name, mine, n=1)), ""))
         return one
@@ -145,18 +166,19 @@ class Triggers:
         return one
 
     async def fire(self, principal: Principal, name: str, data: JsonObject) -> Taken:
-        """Have a trigger act now, as on an event with that data.
+        """Have a trigger act now, as on an event with that data that fits its `match`; no other trigger does.
 
         Raises:
             TriggerNotFound: there is none of that name, or it is somebody else's.
+            NotAllowed: the caller may remove it, but it acts on behalf of another.
             BadRequest: the data is too large.
         """
         one = await self.get(principal, name)
+        if one.owner.subject != principal.subject:
+            raise NotAllowed(f"firing {name}", f"it acts on behalf of {one.owner.subject}, who alone may")
         event = one.trigger.event or one.trigger.send or one.id
-        source = "" if one.trigger.event else one.id
-        return await self._take(
-            Occurrence(tenant=one.tenant, source=source, id=f"fired:{uuid4()}", name=event, data=data)
-        )
+        occurrence = Occurrence(tenant=one.tenant, source=one.id, id=f"fired:{uuid4()}", name=event, data=data)
+        return await self._take(occurrence, only=one)
 
     # Events
 
@@ -206,10 +228,10 @@ class Triggers:
             raise HookRefused("the hub does not know this webhook's secret; its log says why")
         return secret
 
-    async def _take(self, occurrence: Occurrence) -> Taken:
+    async def _take(self, occurrence: Occurrence, only: Registered | None = None) -> Taken:
         if len(orjson.dumps(occurrence.data)) > MAX_EVENT_BYTES:
             raise BadRequest(f"an event's data may have {MAX_EVENT_BYTES // 1024} KiB", "send a link to it")
-        deliveries, new = await self._events.take(occurrence)
+        deliveries, new = await self._events.take(occurrence, only)
         return Taken(occurrence=occurrence, new=new, deliveries=deliveries)
 
     # Inside
@@ -245,6 +267,11 @@ class Triggers:
             except RegistryError as error:
                 log.warning("deliveries_wait_for_the_database", why=str(error))
             await anyio.sleep(RETRY_S)
+
+
+def _may_remove(principal: Principal, one: Registered) -> bool:
+    """Return whether a trigger is the principal's own, or of those that the holder of the hub's own key looks after."""
+    return one.owner.subject == principal.subject or principal.key == LOCAL.key
 
 
 def _near(name: str, known: Sequence[str]) -> str:

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from interhub.hub.auth import api_keys, check_bind, is_loopback, key_hash, own_key
+from interhub.hub.auth import LOCAL, api_keys, check_bind, is_loopback, key_hash, own_key
 from interhub.hub.datadir import DataDir
 from interhub.hub.errors import SettingsInvalid, Unauthenticated
 from interhub.hub.settings import Auth, Server, Settings
@@ -70,6 +70,18 @@ def test_keys_given_by_their_hashes_are_accepted_besides(tmp_path: Path) -> None
     assert keys.principal(home.key()).key == "default/local"
     with pytest.raises(Unauthenticated):
         keys.principal(key_hash(CHOSEN))
+
+
+def test_a_principal_is_accepted_while_there_is_a_key_of_theirs(tmp_path: Path) -> None:
+    home, auth = _home(tmp_path), Auth(key_hashes=(key_hash(CHOSEN),))
+    further = api_keys(Settings(data_dir=tmp_path, auth=auth), home).principal(CHOSEN)
+    for settings, accepted in (
+        (Settings(data_dir=tmp_path, auth=auth), True),
+        (Settings(data_dir=tmp_path), False),
+        (Settings(data_dir=tmp_path, auth=Auth(key=SecretStr(CHOSEN))), False),
+    ):
+        keys = api_keys(settings, home)
+        assert (keys.accepts(further), keys.accepts(LOCAL)) == (accepted, True)
 
 
 def test_each_further_key_is_a_subject_of_its_own(tmp_path: Path) -> None:

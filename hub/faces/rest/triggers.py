@@ -51,7 +51,7 @@ class TriggerOperations:
                 name="list_triggers",
                 method="GET",
                 path="/api/triggers",
-                summary="List your triggers: what starts or wakes runs, and what each did last.",
+                summary="List your triggers (with the hub's own key, everybody's), and what each did last.",
                 answer=self.list,
                 answers={200: "Triggers"},
             ),
@@ -81,7 +81,7 @@ class TriggerOperations:
                 summary="Have a trigger act now.",
                 answer=self.fire,
                 answers={200: "Taken"},
-                refusals=(404,),
+                refusals=(403, 404),
                 body=TypeAdapter(FireTrigger),
             ),
             Operation(

@@ -31,7 +31,10 @@ class Site:
     database: sa.Engine
 
 
-def _no_relay(principal: object, agent_id: str) -> Any:
+ENV = {"HOOK_SECRET": "a secret of the environment"}
+
+
+def no_relay(principal: object, agent_id: str) -> Any:
     raise AssertionError("no resource is watched here")
 
 
@@ -55,7 +58,7 @@ async def _site(directory: Path, *agents: ScriptedAgent, postgres: str = "") -> 
                 world=world,
                 hub=hub,
                 store=store,
-                triggers=Triggers(store, hub, _no_relay, env={"HOOK_SECRET": "a secret of the environment"}),
+                triggers=Triggers(store, hub, no_relay, env=ENV),
                 database=database,
             )
         finally:

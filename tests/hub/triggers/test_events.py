@@ -13,15 +13,17 @@ from sqlalchemy import update
 from interhub.adapters import Call, Outcome, Report, text_of
 from interhub.adapters.testing import ScriptedAgent, answer, asked
 from interhub.agent_cards import Json
-from interhub.hub.errors import BadRequest, PlanInvalid, TriggerExists, TriggerNotFound
+from interhub.hub.auth import LOCAL
+from interhub.hub.errors import BadRequest, NotAllowed, PlanInvalid, TriggerExists, TriggerNotFound
 from interhub.hub.supervisor.run import EventKind, Run
 from interhub.hub.triggers.clock import Clock
 from interhub.hub.triggers.events import Events
 from interhub.hub.triggers.store import Delivery, Occurrence
+from interhub.hub.triggers.triggers import Triggers
 from interhub.registry.database import deliveries, writing
 from tests.support.supervised import ALICE, BOB, parsed
 
-from .conftest import Site
+from .conftest import ENV, Site, no_relay
 
 pytestmark = pytest.mark.anyio
 
@@ -34,6 +36,7 @@ event: order_placed
 match: {shop.country: DE}
 run: {agent: parrot, goal: "order {{ event.data.order }} of {{ event.data.shop.country }}"}
 """
+WAITS_FOR = "steps: [{{id: paid, timeout_s: {timeout_s}, wait: {{event: {event}, match: {match}}}}}]"
 IN_GERMANY: dict[str, Json] = {"order": 7, "shop": {"country": "DE"}}
 
 
@@ -210,6 +213,50 @@ async def test_a_trigger_is_its_owners_alone_and_there_once(site: Sites) -> None
         assert await here.triggers.list(BOB) == []
         await here.triggers.remove(ALICE, "orders")
         assert (await here.triggers.give(ALICE, "order_placed", IN_GERMANY)).deliveries[0].begun == ()
+
+
+async def test_fired_is_that_trigger_alone_whatever_it_matches(site: Sites) -> None:
+    async with site(parrot()) as here:
+        await here.triggers.add(ALICE, parsed(ON_ORDER.replace("of {{ event.data.shop.country }}", "fired")))
+        await here.triggers.add(BOB, parsed("{kind: trigger, name: bobs, event: order_placed, run: {agent: parrot}}"))
+        waits = await here.world.run(workflow=WAITS_FOR.format(event="order_placed", match="{}", timeout_s=0.3))
+        taken = await here.triggers.fire(ALICE, "orders", {"order": 9})
+        assert [one.subscription for one in taken.deliveries] == ["orders"]
+        run, waited = await runs_of(here)
+        assert text_of(run.parts) == "order 9 fired"
+        assert waited.id == waits.id
+        assert waited.error is not None, "who waits for the event is not woken"
+        assert await here.world.supervisor.list(BOB) == ()
+
+
+async def test_the_holder_of_the_hubs_own_key_looks_after_everybodys_triggers_but_fires_none(site: Sites) -> None:
+    async with site(parrot()) as here:
+        await here.triggers.add(ALICE, parsed(ON_ORDER))
+        assert [one.owner.subject for one, _ in await here.triggers.list(LOCAL)] == ["alice"]
+        with pytest.raises(NotAllowed, match="it acts on behalf of alice"):
+            await here.triggers.fire(LOCAL, "orders", {})
+        await here.triggers.remove(LOCAL, "orders")
+        await here.triggers.add(BOB, parsed(ON_ORDER))
+
+
+@pytest.mark.parametrize("run", [", run: {agent: parrot, goal: hello}", ""])
+async def test_triggers_of_whom_the_hub_knows_no_more_do_nothing_and_say_why(site: Sites, run: str) -> None:
+    async with site(parrot()) as here:
+        secret = "${HOOK_SECRET}"
+        hook = f"{{kind: trigger, name: hook, webhook: {{verify: header, header: x, secret: '{secret}'}}{run}}}"
+        await here.triggers.add(ALICE, parsed(hook))
+        await here.triggers.add(ALICE, parsed(ON_ORDER))
+        left = Triggers(here.store, here.hub, no_relay, env=ENV, accepted=lambda principal: principal == BOB)
+        waits = await here.world.run(workflow=WAITS_FOR.format(event="hook", match="{}", timeout_s=0.2))
+        await left.hook("default", "hook", {"x": ENV["HOOK_SECRET"]}, b"{}")
+        await left.give(BOB, "order_placed", IN_GERMANY)
+        waits = await here.world.done(waits)
+        assert waits.error is not None
+        assert [run.id for run in await here.world.supervisor.list(ALICE)] == [waits.id]
+        for _, last in await here.triggers.list(ALICE):
+            assert last is not None
+            assert last.state == "failed"
+            assert "the key of alice, who added it, is not accepted any more" in last.error
 
 
 @pytest.mark.parametrize(
