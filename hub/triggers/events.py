@@ -68,7 +68,7 @@ class Events:
         source = next((one for one in known if one.id == occurrence.source), None)
         if source is not None and not self._accepted(source.owner):
             return list(dict.fromkeys([*wanting, source.id]))  # its own fails, and so says why nothing is woken
-        return ["", *wanting]
+        return ["", *wanting] if source is None or _matches(source, occurrence) else wanting
 
     def _own(self, one: Registered) -> list[str]:
         """Return what a trigger itself subscribes to: its run, and the steps that wait for its events."""
@@ -142,7 +142,11 @@ def wants(one: Registered, occurrence: Occurrence) -> bool:
     """Return whether a trigger begins a run for an event."""
     trigger = one.trigger
     mine = trigger.event == occurrence.name if trigger.event else one.id == occurrence.source
-    return mine and trigger.run is not None and fits(cast("JsonObject", trigger.match), occurrence.data)
+    return mine and trigger.run is not None and _matches(one, occurrence)
+
+
+def _matches(one: Registered, occurrence: Occurrence) -> bool:
+    return fits(cast("JsonObject", one.trigger.match), occurrence.data)
 
 
 def assignment_of(one: Registered, occurrence: Occurrence) -> Assignment:

@@ -171,6 +171,39 @@ async def test_an_event_wakes_steps_that_wait_for_it_by_its_name(any_site: Sites
         assert (await here.world.done(run)).structured == {"amount": 3}
 
 
+async def test_what_does_not_match_wakes_no_step_that_waits_nor_one_that_begins_to(site: Sites) -> None:
+    given = anyio.Event()
+    plan = """
+    steps:
+      - id: both
+        parallel:
+          - {id: at_once, timeout_s: 20, wait: {event: paid}}
+          - {id: pay, call: {agent: shop, message: pay}}
+      - {id: later, timeout_s: 0.2, wait: {event: paid}}
+    """
+
+    async def play(call: Call, report: Report) -> Outcome:
+        await given.wait()
+        return answer("ordered")
+
+    hook = "{kind: trigger, name: paid, webhook: {verify: header, header: x}, match: {status: paid}}"
+    async with site(ScriptedAgent("shop").on("pay", play)) as here:
+        _, secret = await here.triggers.add(ALICE, parsed(hook))
+        run = await here.world.run(workflow=plan)
+        with anyio.fail_after(10):
+            async for event in here.world.supervisor.watch(ALICE, run.id):
+                if event.kind is EventKind.STEP_WAITING:
+                    break
+        failed = await here.triggers.hook("default", "paid", {"x": secret}, b'{"status": "failed"}')
+        assert (failed.new, failed.deliveries) == (True, [])
+        paid = await here.triggers.hook("default", "paid", {"x": secret}, b'{"status": "paid"}')
+        assert [one.begun for one in paid.deliveries] == [(run.id,)]
+        given.set()
+        run = await here.world.done(run)
+        assert run.error is not None
+        assert (run.error.reason, run.error.message[:9]) == ("STEP_TIMEOUT", "the event")
+
+
 @pytest.mark.parametrize(
     ("missed", "begun"),
     [("latest", ["2026-11-20T12:00"]), ("skip", []), ("all", [f"2026-11-20T{h}:00" for h in (10, 11, 12)])],
