@@ -4,12 +4,13 @@ The `options` of an endpoint of binding WORKER are those of WorkerOptions. The a
 `message` and `data`; both come to the framework as its shim describes.
 
 Calls carry their idempotency key as the message's id. A worker remembers for the life of its process how a key ended,
-and answers a repeated call from memory. Workers end with the hub, so after a crash of either the call runs again.
+and answers a repeated call from memory. Workers end with the hub, so after a crash of either the call runs again; so do
+the other calls in a process that was ended because a cancelled one did not stop, once each, in another process.
 """
 
 import os
 import re
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from hashlib import sha256
@@ -58,7 +59,7 @@ from interhub.agent_cards import AgentCard, Capability, Endpoint, Json, JsonObje
 
 from .environment import FRAMEWORKS, Environments
 from .options import WorkerOptions, absolute_target, read_options, split_target
-from .process import Program
+from .process import EndedToCancel, Program
 from .processes import Processes
 
 _PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR",
@@ -192,15 +193,27 @@ class WorkerConnection:
         async def on_update(update: JsonObject) -> None:
             await self._report(update, report)
 
-        async with self._turn(call), self._processes.use(call.idempotency_key) as worker:
+        async with self._turn(call):
             try:
-                result = await worker.request("SendStreamingMessage", params, on_update)
+                result = await self._sent(call.idempotency_key, params, on_update)
+            except EndedToCancel as error:
+                if error.key == call.idempotency_key:
+                    raise self._canceled() from error
+                _log.info("worker_call_again", agent=self._label, key=call.idempotency_key, why=error.why)
+                result = await self._sent(call.idempotency_key, params, on_update)
+        return self._outcome(result)
+
+    async def _sent(
+        self, key: str, params: JsonObject, on_update: Callable[[JsonObject], Awaitable[None]]
+    ) -> JsonObject:
+        async with self._processes.use(key) as worker:
+            try:
+                return await worker.request("SendStreamingMessage", params, on_update)
             except anyio.get_cancelled_exc_class():
-                await worker.cancel(call.idempotency_key)
+                await worker.cancel(key)
                 raise
             except ConnectionLost as error:  # one process is gone; this connection starts others
                 raise RemoteUnavailable(error.where, error.why) from error
-        return self._outcome(result)
 
     async def cancel(self, remote_task: str) -> None:
         """Workers end with the hub, so no task of an earlier process is left to stop."""
@@ -239,6 +252,9 @@ class WorkerConnection:
         except (ValueError, TypeError) as error:
             raise ProtocolViolation(self._label, f"an update is not as A2A has it: {error}") from error
 
+    def _canceled(self) -> RemoteCanceled:
+        return RemoteCanceled(self._label, "another caller of the same key cancelled it")
+
     def _outcome(self, result: JsonObject) -> Outcome:
         try:
             task = _object(result, "task")
@@ -257,7 +273,7 @@ class WorkerConnection:
                     state=metadata.get("state"),
                 )
             case "TASK_STATE_CANCELED":
-                raise RemoteCanceled(self._label, "another caller of the same key cancelled it")
+                raise self._canceled()
             case "TASK_STATE_FAILED":
                 raise RemoteRefused(self._label, text_of(parts) or "it failed without a word", parts)
             case state:

@@ -1,5 +1,6 @@
 """One worker process, and the hub's end of its wire."""
 
+import copy
 import json
 import math
 import os
@@ -59,6 +60,16 @@ class Program:
     """How long importing the framework and the agent may take."""
     cancel_grace_s: float = 0.5
     """How long a cancelled task may take to end by itself before its process is made to."""
+
+
+class EndedToCancel(RemoteUnavailable):
+    """The process was ended because a cancelled task did not stop: the other calls in it have nothing to do with it."""
+
+    def __init__(self, where: str, key: str) -> None:
+        super().__init__(where, "its process was ended to stop a cancelled task")
+        self.args = (where, key)
+        self.key = key
+        """The cancelled task's."""
 
 
 class WorkerProcess:
@@ -141,7 +152,7 @@ class WorkerProcess:
             except AdapterError:
                 pass
             _log.info("worker_killed", agent=self.program.label, pid=self.pid, why="a cancelled task did not stop")
-            await self.kill(RemoteUnavailable(self.program.label, "its process was ended to stop a cancelled task"))
+            await self.kill(EndedToCancel(self.program.label, key))
 
     async def kill(self, why: AdapterError | None = None) -> None:
         """End the process and its group: SIGTERM, then SIGKILL. Returns when it is gone."""
@@ -272,7 +283,7 @@ class WorkerProcess:
     def _gone(self) -> AdapterError:
         if self._why_ended is not None:
             why = self._why_ended
-            return RemoteUnavailable(why.where, why.why) if isinstance(why, RemoteUnavailable) else why
+            return copy.copy(why) if isinstance(why, RemoteUnavailable) else why
         return ConnectionLost(self.program.label, self.last_words())
 
     def last_words(self) -> str:
@@ -299,10 +310,13 @@ async def start_worker(program: Program, tasks: anyio.abc.TaskGroup) -> WorkerPr
         RemoteUnavailable: it ended at once, or was not ready within `start_timeout_s`.
     """
     _make_folders(program)
+    process: anyio.abc.Process | None = None
     try:
-        process = await anyio.open_process(program.argv, env=program.env, cwd=program.cwd, start_new_session=True)
+        with anyio.CancelScope(shield=True):  # cancelled meanwhile, it would leave a process that nobody waits for
+            process = await anyio.open_process(program.argv, env=program.env, cwd=program.cwd, start_new_session=True)
     except OSError as error:
         raise BadEndpoint(program.argv[0], f"it cannot be started: {error.strerror or error}") from error
+    assert process is not None, "a shield ends nothing early"
     guardian().watch(process.pid)
     worker = WorkerProcess(program, process)
     try:

@@ -9,8 +9,20 @@ from pathlib import Path
 import anyio
 import pytest
 
-from interhub.adapters import BadEndpoint, ConnectionLost, ProtocolViolation, RemoteUnavailable
+from interhub.adapters import (
+    BadEndpoint,
+    Call,
+    Completed,
+    ConnectionLost,
+    Outcome,
+    Principal,
+    ProtocolViolation,
+    RemoteCanceled,
+    RemoteUnavailable,
+    ignore,
+)
 from interhub.adapters.backoff import Backoff
+from interhub.adapters.worker.adapter import WorkerConnection
 from interhub.adapters.worker.process import Program
 from interhub.adapters.worker.processes import Processes
 from tests.support.workers import AGENTS, ROOT, runs
@@ -136,6 +148,40 @@ async def test_a_cancelled_call_that_does_not_stop_ends_its_process(tmp_path: Pa
         assert not runs(worker.pid)
         async with processes.use("k") as other:
             assert other.pid != worker.pid
+
+
+async def shared(folder: Path, keys: tuple[str, str]) -> Outcome:
+    """Cancel the call of the first key, which does not stop; returns how the other one in its process ended."""
+    async with Processes(program("shared", folder), most=1) as processes:
+        worker = await processes.open()
+        connection = WorkerConnection(processes, "bare")
+        outcomes: list[Outcome] = []
+
+        async def use(key: str, scope: anyio.CancelScope) -> None:
+            call = Call(capability="run", principal=Principal(subject="ann"), idempotency_key=key)
+            with scope:
+                outcomes.append(await connection.call(call, ignore))
+
+        with anyio.fail_after(20):
+            async with anyio.create_task_group() as tasks:
+                first = anyio.CancelScope()
+                tasks.start_soon(use, keys[0], first)
+                tasks.start_soon(use, keys[1], anyio.CancelScope())
+                while worker.busy < 2:  # noqa: ASYNC110 -- it says nothing when it is given a call
+                    await anyio.sleep(0.01)
+                first.cancel()
+        assert not runs(worker.pid)
+        (outcome,) = outcomes
+        return outcome
+
+
+async def test_a_call_beside_a_cancelled_one_that_does_not_stop_is_made_again(tmp_path: Path) -> None:
+    assert isinstance(await shared(tmp_path, ("cancelled", "other")), Completed)
+
+
+async def test_another_call_of_the_cancelled_key_is_cancelled_too(tmp_path: Path) -> None:
+    with pytest.RaisesGroup(RemoteCanceled):
+        await shared(tmp_path, ("cancelled", "cancelled"))
 
 
 async def test_leaving_ends_every_process(tmp_path: Path) -> None:

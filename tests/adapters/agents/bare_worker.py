@@ -26,7 +26,9 @@ def main() -> None:
         if request["method"] == "initialize":
             if mode == "chatty":
                 print("one stray line", flush=True)
-            send({**answer, "result": {"agentCard": {"name": "bare"}, "concurrent": False, "stateful": False}})
+            send(
+                {**answer, "result": {"agentCard": {"name": "bare"}, "concurrent": mode == "shared", "stateful": False}}
+            )
             continue
         if mode == "odd":
             send({**answer, "id": [1], "result": {}})
@@ -38,6 +40,10 @@ def main() -> None:
             print("going down", file=sys.stderr)
             os._exit(7)
         if mode == "stuck" and request["method"] == "SendStreamingMessage":
+            continue
+        if mode == "shared" and not os.path.exists("was-stuck"):  # all its calls hang, and one is cancelled
+            if request["method"] == "CancelTask":
+                open("was-stuck", "w").close()
             continue
         key = request["params"].get("message", {}).get("messageId")
         send({**answer, "result": {"task": {"id": key, "status": {"state": "TASK_STATE_COMPLETED"}}, "clean": True}})
