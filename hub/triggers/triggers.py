@@ -1,6 +1,6 @@
 """The verbs of triggers and events, on behalf of principals, and what keeps them going."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from difflib import get_close_matches
@@ -125,6 +125,8 @@ class Triggers:
             for where, name in named.items()
             if name and name not in known
         ]
+        if trigger.webhook is not None and trigger.webhook.secret.startswith("${"):
+            mistakes += self._secret_mistakes(trigger.webhook.secret)
         if mistakes:
             raise PlanInvalid(source, mistakes)
         if trigger.run is not None and trigger.run.workflow is not None:
@@ -215,6 +217,13 @@ class Triggers:
         return await self._take(
             Occurrence(tenant=tenant, source=one.id, id=found, name=one.trigger.send or one.id, data=data)
         )
+
+    def _secret_mistakes(self, given: str) -> Iterator[Mistake]:
+        try:
+            if not expand(given, self._env):
+                yield Mistake("webhook.secret", f"{given} is empty in the hub's environment")
+        except BadEndpoint as error:
+            yield Mistake("webhook.secret", f"{error.why}; {error.remedy}")
 
     async def _secret(self, one: Registered) -> str:
         assert one.trigger.webhook is not None, "only webhooks have secrets"

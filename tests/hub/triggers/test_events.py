@@ -305,6 +305,8 @@ async def test_triggers_of_whom_the_hub_knows_no_more_do_nothing_and_say_why(sit
         ("{name: x, event: e, run: {goal: '{{ steps.a }}'}}", "there is no 'steps'; templates here see `event`"),
         ("{name: x, webhook: {verify: header}, run: {goal: y}}", "webhook.header: is missing"),
         ("{name: x, webhook: {secret: short}, run: {goal: y}}", "too short"),
+        ("{name: x, webhook: {secret: '${NO_SUCH}'}}", "webhook.secret: the environment variable NO_SUCH is not set"),
+        ("{name: x, webhook: {secret: '${NO_SUCH:-}'}}", "webhook.secret: ${NO_SUCH:-} is empty in the hub's"),
         ("{name: x, event: e, run: {workflow: {steps: [{id: a, call: {agent: nobody}}]}}}", "run.workflow.steps.a"),
         ("{name: x, event: e, colour: red, run: {goal: y}}", "colour: there is no such key"),
     ],
