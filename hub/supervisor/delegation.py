@@ -51,7 +51,7 @@ from .journal import Journal, outlasting
 from .leaves import Leaves
 from .llm import Models, Prompt
 from .model import Failure
-from .notes import AGAIN, Notes, Teller, releases_of
+from .notes import AGAIN, Begun, Notes, Teller, releases_of
 from .order import Order, call_digest
 from .outputs import fitted
 from .prompts import arguments_prompt
@@ -120,13 +120,16 @@ class Delegator:
 
     async def _carry_out(self, order: Order, recovered: bool) -> dict[str, Json]:
         attempt = order.first_attempt
-        known: Delegation | None = None
+        begun = Begun()
         if recovered:
-            known, last = await outlasting(lambda: anyio.to_thread.run_sync(self._notes.known, order))
-            attempt = max(attempt, last)
+            begun = await outlasting(lambda: self._notes.begun(order))
+            attempt = max(attempt, begun.attempt)
+            if attempt == begun.attempt and EventKind.STEP_FAILED in begun.told:
+                attempt += 1  # that one had failed, and the next was waited for
+                self._notes.tell(order, EventKind.STEP_STARTED, attempt)
         agent: Agent | None = None
         try:
-            found = await outlasting(lambda: self._resolve(order, known))
+            found = await outlasting(lambda: self._resolve(order, begun.delegation))
             agent, capability, why = found
             self._guards.check_loop(agent.id, order.trail)
             self._notes.tell(
@@ -144,7 +147,7 @@ class Delegator:
                 if self._to_be_written(order, capability):
                     envelope = {"write": True, "agent": agent.id, "capability": capability.name, "attempts": attempt}
                 else:
-                    envelope = await self._call(order, agent, capability, known, attempt)
+                    envelope = await self._call(order, agent, capability, begun, attempt)
             return {**envelope, "routed": {"attempt": attempt, "why": why or order.why}}
         except Exception as raised:  # the edge of a step: whatever happens in it is its failure, not the hub's
             error, attempts = (raised.error, raised.attempt) if isinstance(raised, _Attempted) else (raised, attempt)
@@ -339,16 +342,16 @@ class Delegator:
     # The call
 
     async def _call(
-        self, order: Order, agent: Agent, capability: Capability, known: Delegation | None, attempt: int
+        self, order: Order, agent: Agent, capability: Capability, begun: Begun, attempt: int
     ) -> dict[str, Json]:
-        call = self._build(order, agent, capability, _key(order, known))
+        call = self._build(order, agent, capability, _key(order, begun.delegation))
         asked = await self._decide(order, agent, call, attempt)
         if asked is not None:
             return asked
         lineage, limits = order.lineage, order.lineage.limits
         if lineage.branch and limits is not None:
             await outlasting(lambda: self._guards.take(lineage.branch, limits, call=order.key))
-        teller = Teller(self._notes, order, agent, capability, attempt, known)
+        teller = Teller(self._notes, order, agent, capability, attempt, begun)
         call = replace(call, remote_task=teller.delegation.remote_task)
         failures = attempt - order.first_attempt  # those before a crash count too
         value = StepValue()
@@ -472,7 +475,7 @@ class Delegator:
                 self._notes.tell(order, EventKind.STEP_CANCELED, order.first_attempt, why="the run was canceled")
             return
         with anyio.CancelScope(shield=True):
-            known, _ = await anyio.to_thread.run_sync(self._notes.known, order)
+            known = await anyio.to_thread.run_sync(self._notes.known, order)
             released = Delegation(
                 key=order.key,
                 run_id=order.run_id,

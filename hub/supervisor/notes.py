@@ -1,8 +1,10 @@
 """What is noted of a step while it is carried out: told to the journal, and remembered under its idempotency key."""
 
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
+import anyio.to_thread
 import sqlalchemy as sa
 
 from interhub.adapters import ArtifactChunk, LogLine, Progress, TaskBound, Update
@@ -22,6 +24,17 @@ AGAIN = 1
 """Number (`n`) of the failure that another attempt follows: the step may still end at the attempt that failed so."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Begun:
+    """What is known of a step that was begun before, by a process that may have ended in the midst of it."""
+
+    delegation: Delegation | None = None
+    attempt: int = 0
+    """Its last attempt that was told; 0 for none."""
+    told: Mapping[EventKind, int] = field(default_factory=dict[EventKind, int])
+    """How many events of each kind were told of that attempt: those that follow are counted on from there."""
+
+
 class Notes:
     """Takes the notes of all steps."""
 
@@ -33,11 +46,21 @@ class Notes:
         """Tell the journal of a step; `n` counts events of a kind within an attempt."""
         self._journal.post(Fact(run_id=order.run_id, kind=kind, step=order.step, attempt=attempt, n=n, payload=payload))
 
-    def known(self, order: Order) -> tuple[Delegation | None, int]:
-        """Return what was decided of a step before, and its last attempt that was told."""
+    def known(self, order: Order) -> Delegation | None:
+        """Return what was decided of a step before."""
+        with reading(self._database) as connection:
+            return records.find_delegation(connection, order.key)
+
+    async def begun(self, order: Order) -> Begun:
+        """Return what was decided and told of a step before."""
+        await self._journal.flush()  # an earlier making of the call may have been this process's own
+        return await anyio.to_thread.run_sync(self._begun, order)
+
+    def _begun(self, order: Order) -> Begun:
         with reading(self._database) as connection:
             known = records.find_delegation(connection, order.key)
-            return known, records.last_attempt(connection, order.run_id, order.step)
+            attempt, told = records.last_attempt(connection, order.run_id, order.step)
+            return Begun(delegation=known, attempt=attempt, told=told)
 
     async def remember(self, delegation: Delegation) -> None:
         """Keep what was decided, before going on."""
@@ -60,20 +83,26 @@ class Teller:
         agent: Agent,
         capability: Capability,
         attempt: int,
-        known: Delegation | None,
+        begun: Begun,
     ) -> None:
         self._notes = notes
         self._order = order
-        self._counts: dict[EventKind, int] = {}
+        self._counts = dict(begun.told) if attempt == begun.attempt else {}
+        self._again = EventKind.STEP_ARTIFACT in self._counts
+        """Artifacts were told of when the call was made before."""
+        self._made: set[str] = set()
+        """Those that are told of now."""
         self.attempt = attempt
-        self.delegation = known or Delegation(
+        self.delegation = begun.delegation or Delegation(
             key=order.key, run_id=order.run_id, step=order.step, agent_id=agent.id, capability=capability.name
         )
 
     def next_attempt(self) -> None:
         """Take note that the call is made again."""
         self.attempt += 1
+        self._again = self._again or bool(self._made)
         self._counts.clear()
+        self._made.clear()
 
     async def release(self) -> None:
         """Remember that the agent has done with the call, and with its task: it is made anew, under another key."""
@@ -92,8 +121,11 @@ class Teller:
             case LogLine():
                 self._tell(EventKind.STEP_LOG, text=update.text, level=update.level)
             case ArtifactChunk():
-                artifact = artifact_to_json(named_artifact(self._order.step, update.artifact))
-                self._tell(EventKind.STEP_ARTIFACT, artifact=artifact, append=update.append, last=update.last)
+                made = named_artifact(self._order.step, update.artifact)
+                # A call that is made again makes its artifacts again: they do not go on with what was told before.
+                append = update.append and (not self._again or made.artifact_id in self._made)
+                self._made.add(made.artifact_id)
+                self._tell(EventKind.STEP_ARTIFACT, artifact=artifact_to_json(made), append=append, last=update.last)
 
     async def _bind(self, bound: TaskBound) -> None:
         if bound.remote_task == self.delegation.remote_task:

@@ -27,7 +27,7 @@ from interhub.registry.database import (
 )
 
 from .envelope import mapping, requests_from_json, sequence, text
-from .run import Question, RunFilter, RunState
+from .run import EventKind, Question, RunFilter, RunState
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -291,10 +291,16 @@ def questions_in(
     return [(_question(row), row.subject) for row in connection.execute(query)]
 
 
-def last_attempt(connection: Connection, run_id: str, step: str) -> int:
-    """Return the number of the last attempt that the journal knows of a step; 0 for none."""
+def last_attempt(connection: Connection, run_id: str, step: str) -> tuple[int, dict[EventKind, int]]:
+    """Return the last attempt that the journal knows of a step, 0 for none, and the `n` that is next for each kind."""
     query = select(sa.func.max(events.c.attempt)).where(events.c.run_id == run_id, events.c.step == step)
-    return connection.execute(query).scalar() or 0
+    attempt = connection.execute(query).scalar() or 0
+    told = (
+        select(events.c.kind, sa.func.max(events.c.n))
+        .where(events.c.run_id == run_id, events.c.step == step, events.c.attempt == attempt)
+        .group_by(events.c.kind)
+    )
+    return attempt, {EventKind(kind): n + 1 for kind, n in connection.execute(told)}
 
 
 # Large values

@@ -1,6 +1,6 @@
 """Runs of one A2A call that somebody waits for: told as others are, kept by the journal alone, never made twice."""
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from sqlite3 import connect
@@ -12,14 +12,19 @@ from interhub.adapters import (
     Artifact,
     ArtifactChunk,
     Call,
+    Completed,
     Message,
     Outcome,
+    Progress,
     RemoteRejected,
+    RemoteUnavailable,
     Report,
     Role,
     TaskBound,
     TextPart,
+    text_of,
 )
+from interhub.adapters.content import artifact_from_json
 from interhub.adapters.pool import ConnectionPool
 from interhub.adapters.testing import ScriptedAdapter, ScriptedAgent, answer, question
 from interhub.agent_cards import Binding, Endpoint, JsonObject
@@ -27,7 +32,8 @@ from interhub.hub.audit import MemoryAuditLog
 from interhub.hub.dispatch import Dispatcher
 from interhub.hub.policy import TenantPolicy
 from interhub.hub.supervisor.engine_memory import MemoryEngine
-from interhub.hub.supervisor.run import Answer, Assignment, Run, RunState
+from interhub.hub.supervisor.envelope import mapping
+from interhub.hub.supervisor.run import Answer, Assignment, Event, EventKind, Run, RunState
 from interhub.hub.supervisor.supervisor import Supervisor
 from interhub.registry import MemoryRegistry
 from interhub.registry.database import open_database
@@ -220,13 +226,117 @@ async def test_one_that_a_crash_left_is_taken_up_where_its_agent_is(tmp_path: Pa
         run = await submit(world)
         with anyio.fail_after(5):
             await bound.wait()
-        left = tmp_path / "left"  # what a process that is killed now leaves behind
-        left.mkdir()
-        with closing(connect(tmp_path / "interhub.db")) as before, closing(connect(left / "interhub.db")) as after:
-            before.backup(after)
+        left = as_a_kill_leaves_it(tmp_path)
     async with hub(left, far(play), MemoryEngine()) as world:
         assert (await world.done(run)).state is RunState.COMPLETED
     assert seen == ["new", "t"]
+
+
+async def test_what_an_agent_makes_after_a_crash_reaches_those_who_follow_its_chunks(tmp_path: Path) -> None:
+    gate = anyio.Event()
+
+    async def play(call: Call, report: Report) -> Outcome:
+        if call.remote_task:  # asked for again, it shows the whole, and goes on
+            await report(piece("1 2 3 4 "))
+            await report(Progress(text="nearly"))
+            await report(piece("5", append=True))
+            return Completed(artifacts=(piece("1 2 3 4 5").artifact,))
+        await report(TaskBound(remote_task="t"))
+        await report(Progress(text="begun"))
+        await report(piece("1 "))
+        await report(piece("2 ", append=True))
+        await report(piece("3 ", append=True))
+        await gate.wait()
+        raise AssertionError("it waits for the end of the hub")
+
+    async with hub(tmp_path, far(play), MemoryEngine()) as world:
+        run = await submit(world)
+        with anyio.fail_after(5):
+            async for event in world.supervisor.watch(ALICE, run.id):
+                if event.kind is EventKind.STEP_ARTIFACT and event.n == 2:
+                    break
+        left = as_a_kill_leaves_it(tmp_path)
+    async with hub(left, far(play), MemoryEngine()) as world:
+        done = await world.done(run)
+        events = await world.supervisor.events(ALICE, run.id)
+    assert followed(events) == {artifact.artifact_id: text_of(artifact.parts) for artifact in done.artifacts}
+    assert list(followed(events).values()) == ["1 2 3 4 5"]
+    progress = [event.payload["text"] for event in events if event.kind is EventKind.STEP_PROGRESS]
+    assert progress == ["begun", "nearly"]
+    assert [event.seq for event in events] == list(range(1, len(events) + 1))
+    assert {step.attempts for step in done.steps} == {1}
+
+
+async def test_a_call_that_is_made_anew_after_a_stop_makes_its_artifacts_anew(tmp_path: Path) -> None:
+    told = anyio.Event()
+
+    async def begin(call: Call, report: Report) -> Outcome:
+        await report(TaskBound(remote_task="first"))
+        for word in ("a ", "b ", "c "):
+            await report(piece(word, append=True))
+        told.set()
+        await anyio.sleep_forever()
+        raise AssertionError("it waits for the end of the hub")
+
+    async def again(call: Call, report: Report) -> Outcome:
+        await report(TaskBound(remote_task="second"))
+        await report(piece("x ", append=True))
+        await report(piece("y", append=True))
+        return Completed(artifacts=(piece("x y").artifact,))
+
+    async with hub(tmp_path, far(begin), MemoryEngine()) as world:
+        run = await submit(world)
+        with anyio.fail_after(5):
+            await told.wait()
+    async with hub(tmp_path, far(again), MemoryEngine()) as world:
+        assert (await world.done(run)).state is RunState.COMPLETED
+        events = await world.supervisor.events(ALICE, run.id)
+    assert list(followed(events).values()) == ["x y"]
+    bound = [event.payload["remote_task"] for event in events if event.kind is EventKind.STEP_BOUND]
+    assert bound == ["first", "second"]
+
+
+async def test_a_failure_that_was_waited_out_when_the_hub_was_killed_does_not_hide_the_last_one(tmp_path: Path) -> None:
+    plan = "steps: [{id: w, call: {agent: far, message: x, retry: {attempts: 2, backoff_s: 100}}}]"
+    down = ScriptedAgent("far").on("do", RemoteUnavailable("far", "it sleeps"))
+    refusing = ScriptedAgent("far").on("do", RemoteRejected("far", "no"))
+    async with hub(tmp_path, down, engine := MemoryEngine()) as world:
+        run = await world.run(workflow=plan)
+        with anyio.fail_after(5):
+            async for event in world.supervisor.watch(ALICE, run.id):
+                if event.kind is EventKind.STEP_FAILED:
+                    break
+        left, records = as_a_kill_leaves_it(tmp_path), engine.cut(len(engine.order))
+    async with hub(left, refusing, again := MemoryEngine(records)) as world:
+        await again.start(run.id, {})
+        done = await world.done(run)
+    assert [(step.attempts, step.state, step.error) for step in done.steps] == [
+        (2, RunState.FAILED, "far rejected the task: no")
+    ]
+
+
+def piece(text: str, *, append: bool = False) -> ArtifactChunk:
+    return ArtifactChunk(artifact=Artifact(artifact_id="doc", parts=(TextPart(text=text),)), append=append)
+
+
+def followed(events: Sequence[Event]) -> dict[str, str]:
+    """What somebody has in the end who was told of the artifacts by their chunks alone."""
+    made: dict[str, str] = {}
+    for event in events:
+        if event.kind is EventKind.STEP_ARTIFACT:
+            artifact = artifact_from_json(mapping(event.payload["artifact"]))
+            before = made.get(artifact.artifact_id, "") if event.payload["append"] else ""
+            made[artifact.artifact_id] = before + text_of(artifact.parts)
+    return made
+
+
+def as_a_kill_leaves_it(directory: Path) -> Path:
+    """Copy the database as it is now to a directory of its own: what a process that is killed leaves behind."""
+    left = directory / "left"
+    left.mkdir()
+    with closing(connect(directory / "interhub.db")) as before, closing(connect(left / "interhub.db")) as after:
+        before.backup(after)
+    return left
 
 
 async def test_a_canceled_one_stops_its_agent_and_stays_canceled(tmp_path: Path) -> None:
