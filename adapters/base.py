@@ -110,7 +110,7 @@ class Call:
     context_id: str = ""
     """The conversation it belongs to; the adapter maps it to the agent's own thread or context."""
     remote_context: str = ""
-    """The agent's own id of that conversation, from an earlier TaskBound; for a process that did not see it."""
+    """The agent's own id of that conversation, from a TaskBound or Completed; for a process that did not see it."""
     resume: Resume | None = None
     remote_task: str = ""
     """The id the agent gave this call in an earlier attempt (see TaskBound): ask for it before sending again."""
@@ -158,6 +158,8 @@ class Completed:
     usage: Usage | None = None
     as_message: bool = False
     """The agent answered with a message and made no task of the call (A2A 1.0, section 3.1.1)."""
+    remote_context: str = ""
+    """The agent's own id of the conversation, as it was at the end; for the next call's `remote_context`."""
     raw: JsonObject | None = None
     """The protocol's own result, so that a relay of the same protocol loses nothing."""
 

@@ -336,14 +336,26 @@ class Exchange:
     def _outcome(self) -> Outcome:
         view = self.view
         if view.answer is not None:
-            return Completed(parts=view.answer.parts, usage=view.usage.total(), as_message=True, raw=view.to_json())
+            return Completed(
+                parts=view.answer.parts,
+                usage=view.usage.total(),
+                as_message=True,
+                remote_context=view.context_id,
+                raw=view.to_json(),
+            )
         words, state = view.words(), view.status.state
         if state is TaskState.COMPLETED:
             if not words and not view.artifacts:
                 words = view.last_words()
                 if words:
                     self._client.reader.note(Leniency.ANSWER_IN_HISTORY)
-            return Completed(parts=words, artifacts=view.artifacts, usage=view.usage.total(), raw=view.to_json())
+            return Completed(
+                parts=words,
+                artifacts=view.artifacts,
+                usage=view.usage.total(),
+                remote_context=view.context_id,
+                raw=view.to_json(),
+            )
         if state.interrupted:
             pause = read_pause(view.status.message)
             asked = Question(

@@ -46,6 +46,7 @@ from interhub.registry import Agent, Registry
 from .arguments import arguments_for, fits
 from .blobs import pack
 from .consulting import Consulting, Dialogue, Mistaken, Question
+from .conversations import Conversations
 from .envelope import StepValue, failed, mapping, normalised, question_to_json, text
 from .journal import Journal, outlasting
 from .leaves import Leaves
@@ -84,6 +85,7 @@ class Delegator:
         self._dispatcher = dispatcher
         self._journal = journal
         self._notes = Notes(journal, database)
+        self._conversations = Conversations(database)
         self._slots = slots or Slots()
         self._sleep = sleep
         self.leaves = Leaves()
@@ -122,6 +124,7 @@ class Delegator:
         attempt = order.first_attempt
         begun = Begun()
         if recovered:
+            order = replace(order, new_context=False)
             begun = await outlasting(lambda: self._notes.begun(order))
             attempt = max(attempt, begun.attempt)
             if attempt == begun.attempt and EventKind.STEP_FAILED in begun.told:
@@ -352,7 +355,8 @@ class Delegator:
         if lineage.branch and limits is not None:
             await outlasting(lambda: self._guards.take(lineage.branch, limits, call=order.key))
         teller = Teller(self._notes, order, agent, capability, attempt, begun)
-        call = replace(call, remote_task=teller.delegation.remote_task)
+        conversation = await self._conversation(order, agent, capability)
+        call = replace(call, remote_task=teller.delegation.remote_task, remote_context=conversation)
         failures = attempt - order.first_attempt  # those before a crash count too
         value = StepValue()
         while True:
@@ -361,6 +365,8 @@ class Delegator:
                 if isinstance(outcome, Completed):
                     if lineage.branch:
                         await outlasting(partial(self._guards.add, lineage.branch, outcome.usage))
+                    teller.converse(outcome.remote_context)
+                    self._conversations.take(order, agent, outcome.remote_context, before=conversation)
                     value = _checked(order, agent, StepValue.of(outcome))
                 break
             except Exception as error:
@@ -387,7 +393,7 @@ class Delegator:
                     call = self._build(order, agent, capability, _key(order, teller.delegation))
                 await self._sleep(wait_s)
                 teller.next_attempt()
-                call = replace(call, remote_task=teller.delegation.remote_task)
+                call = replace(call, remote_task=teller.delegation.remote_task, remote_context=conversation)
                 self._notes.tell(order, EventKind.STEP_STARTED, teller.attempt)
         if isinstance(outcome, InputRequired):
             return normalised(
@@ -400,6 +406,11 @@ class Delegator:
             )
         envelope = self._attempts(await pack(self._journal, value, order.run_id), teller.attempt, agent, capability)
         return self._ended(envelope)
+
+    async def _conversation(self, order: Order, agent: Agent, capability: Capability) -> str:
+        if capability.kind is not Kind.SKILL:
+            return ""
+        return await outlasting(lambda: self._conversations.of(order, agent))
 
     async def _attempt(self, order: Order, agent: Agent, call: Call, teller: Teller) -> Completed | InputRequired:
         async with self._slots.place(order.principal.tenant):
@@ -482,6 +493,7 @@ class Delegator:
                 step=order.step,
                 agent_id=known.agent_id if known is not None else order.agent_id,
                 capability=known.capability if known is not None else order.capability,
+                remote_context=known.remote_context if known is not None else "",
                 state=f"released:{releases_of(known) + 1}",
             )
             await self._notes.remember(released)

@@ -127,6 +127,12 @@ class Teller:
                 self._made.add(made.artifact_id)
                 self._tell(EventKind.STEP_ARTIFACT, artifact=artifact_to_json(made), append=append, last=update.last)
 
+    def converse(self, remote_context: str) -> None:
+        """Take note of the agent's own id of the conversation, where it is not known from its task."""
+        if remote_context and remote_context != self.delegation.remote_context:
+            self.delegation = replace(self.delegation, remote_context=remote_context)
+            self._notes.note(self.delegation)
+
     async def _bind(self, bound: TaskBound) -> None:
         if bound.remote_task == self.delegation.remote_task:
             return

@@ -41,6 +41,8 @@ class Order:
     lineage: Lineage = field(default_factory=Lineage)
     """Where the run stands in the tree of a delegation; empty for one that begins it."""
     context_id: str = ""
+    new_context: bool = False
+    """The run begins the context."""
     timeout_s: float | None = None
     retry: Retry = field(default_factory=Retry)
     output_schema: JsonObject | None = None

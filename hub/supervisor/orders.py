@@ -67,6 +67,7 @@ def order_of(scene: Scene, leaf: Leaf, spec: CallSpec, planned: Planned, values:
         budget=leaf.ledger.left(),
         lineage=lineage_from_json(mapping(scene.given.get("lineage"))),
         context_id=text(scene.given, "context"),
+        new_context=scene.given.get("new_context") is True,
         timeout_s=spec.timeout_s,
         retry=spec.retry,
         output_schema=cast("JsonObject | None", leaf.node.step.output_schema),

@@ -180,6 +180,22 @@ def find_delegation(connection: Connection, key: str) -> Delegation | None:
     return None if row is None else _delegation(row)
 
 
+def remote_context(
+    connection: Connection, *, tenant: str, subject: str, context_id: str, agent_id: str, since: datetime
+) -> str:
+    """Return an agent's own id of a principal's context, as it gave it last after `since`; empty for none."""
+    query = (
+        select(delegations.c.remote_context)
+        .join(runs, runs.c.id == delegations.c.run_id)
+        .where(runs.c.tenant == tenant, runs.c.context_id == context_id, runs.c.subject == subject)
+        .where(delegations.c.agent_id == agent_id, delegations.c.remote_context != "")
+        .where(delegations.c.updated_at >= since)
+        .order_by(delegations.c.updated_at.desc())
+        .limit(1)
+    )
+    return connection.execute(query).scalar() or ""
+
+
 def delegations_of(connection: Connection, run_ids: Collection[str]) -> list[Delegation]:
     """Return the delegations of runs."""
     query = select(delegations).where(delegations.c.run_id.in_(list(run_ids)))

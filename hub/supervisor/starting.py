@@ -117,6 +117,7 @@ class Starter:
             "members": [] if agent else list(planned.members),
             "trail": list(planned.trail),
             "context": self._scene.given.get("context", ""),
+            "new_context": self._scene.given.get("new_context", False),
             "answer_within_s": self._scene.given.get("answer_within_s"),
             "lineage": self._scene.given.get("lineage"),
             "budget": budget_to_json(replace(budget, depth=budget.depth - 1) if agent or deeper else budget),

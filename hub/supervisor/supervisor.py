@@ -536,6 +536,7 @@ class Supervisor:
             **record.spec,
             "root": new_id,
             "key": "",
+            "new_context": False,
             "earlier": {"run": run_id, "from": from_step, "blob": blob},
         }
         if "wall_s" in spec and "lineage" not in spec:
@@ -704,13 +705,16 @@ class Supervisor:
 
     def _row_of(self, run_id: str, assignment: Assignment, *, unrecorded: bool = False) -> RunRecord:
         at = datetime.now(UTC)
-        context_id = assignment.context_id or assignment.goal.context_id or str(uuid4())
+        given = assignment.context_id or assignment.goal.context_id
+        context_id = given or str(uuid4())
         shaped = assignment_to_json(replace(assignment, context_id=context_id))
         spec: dict[str, Json] = {**shaped, "root": run_id, "prefix": "", "trail": list(assignment.lineage.trail)}
         if assignment.budget.until is not None:
             spec["wall_s"] = max(0.001, round(assignment.budget.until - at.timestamp(), 1))  # as it is told to people
         if unrecorded:
             spec[UNRECORDED] = True
+        if not given:
+            spec["new_context"] = True
         spec["answer_within_s"] = self._answer_within_s
         said = text_of(assignment.goal.parts)
         return RunRecord(

@@ -309,6 +309,17 @@ async def test_a_conversation_keeps_the_agents_context_and_shares_it_with_no_oth
     assert [bool(context) for context in contexts] == [False, True, False]
 
 
+async def test_the_conversation_is_named_with_every_end_also_with_a_message(bending: Peer) -> None:
+    for name, context in (("echo", "context-of-echo"), ("kinds", "c")):
+        async with await open_to(bending, name) as connection:
+            first = await connection.call(call(), ignore)
+        assert isinstance(first, Completed)
+        assert (first.as_message, first.remote_context) == (name == "echo", context)
+        async with await open_to(bending, name) as connection:  # which has not seen the first one
+            await connection.call(call(remote_context=first.remote_context), ignore)
+        assert journal(bending, name)[-1]["params"]["message"]["contextId"] == context
+
+
 async def test_a_state_that_is_none_of_ours_and_an_empty_message_are_refused_before_anything_is_sent(
     bending: Peer,
 ) -> None:

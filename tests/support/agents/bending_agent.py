@@ -199,7 +199,9 @@ async def old(method: str, params: Shape, stream: Stream) -> Any:
 
 
 async def echo(method: str, params: Shape, stream: Stream) -> Any:
-    return {"message": {"messageId": "m", "role": "ROLE_AGENT", "parts": params["message"]["parts"]}}
+    said = params["message"]
+    context = said.get("contextId", "context-of-echo")
+    return {"message": {"messageId": "m", "role": "ROLE_AGENT", "contextId": context, "parts": said["parts"]}}
 
 
 async def endless(method: str, params: Shape, stream: Stream) -> Any:
