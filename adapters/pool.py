@@ -35,8 +35,8 @@ _log = structlog.get_logger(__name__)
 class Renewable(Protocol):
     """A `Connection` that goes by its agent's card, which may be another one while the connection stays."""
 
-    def renew(self, card: AgentCard) -> None:
-        """Go by this card from now on."""
+    def renew(self, card: AgentCard) -> bool:
+        """Go by this card from now on; False where that takes another connection, and this one stays as it is."""
         ...
 
 
@@ -115,7 +115,8 @@ class ConnectionPool:
 
         Those who ask at the same time share one opening. The handle stays good; it opens the connection again when it
         has to, by the `opener` given here. `card` is the one that the opener opens with and the caller's calls are made
-        by: a connection that was opened with another is told of it (`Renewable`).
+        by: a connection that was opened with another is told of it (`Renewable`). One that cannot go by it is given to
+        no new call, and closed after the last of those in flight, however long they last.
 
         Raises:
             AdapterError: it could not be opened, now or a moment ago; every waiter gets the error. RemoteUnavailable
@@ -168,9 +169,11 @@ class ConnectionPool:
             if entry.error is not None:
                 raise copy.copy(entry.error) from entry.error
             if entry.connection is not None:
-                if card is not None and entry.card is not card:
-                    entry.renew(card)
-                return entry
+                if card is None or entry.card is card or entry.renew(card):
+                    return entry
+                entry.outdated = True
+                self._retire(entry)
+                continue
             # Evicted while it was being opened: the agent is another one now.
 
     def _open(self, key: PoolKey, opener: Opener, card: AgentCard | None) -> "_Entry":
@@ -232,7 +235,7 @@ class ConnectionPool:
                 return
             with anyio.move_on_after(left_s if left_s > 0 else self._idle_s):
                 await entry.retired.wait()
-        with anyio.move_on_after(self._drain_s):
+        with anyio.move_on_after(None if entry.outdated else self._drain_s):
             await entry.wait_unused()
 
     def _retire(self, entry: "_Entry") -> None:
@@ -298,6 +301,8 @@ class _Entry:
         """Opened, or failed to."""
         self.retired = anyio.Event()
         """Given to no new call."""
+        self.outdated = False
+        """Retired for the agent's card alone: what is under way on it is none the worse for that."""
         self.closed = anyio.Event()
         self.scopes: set[anyio.CancelScope] = set()
         self.held = 0
@@ -307,10 +312,11 @@ class _Entry:
         self._drained: anyio.Event | None = None
         """Set when the last call has ended, for who waits for that."""
 
-    def renew(self, card: AgentCard) -> None:
+    def renew(self, card: AgentCard) -> bool:
+        if isinstance(self.connection, Renewable) and not self.connection.renew(card):
+            return False
         self.card = card
-        if isinstance(self.connection, Renewable):
-            self.connection.renew(card)
+        return True
 
     @contextmanager
     def use(self) -> Generator[Connection]:

@@ -155,7 +155,7 @@ class Discovery:
         )
 
     async def look_again(self, agent: Agent) -> Agent:
-        """Return the record with what the agent says about itself now, and its health.
+        """Return the record with what the agent says about itself now, how it is spoken to by that, and its health.
 
         Raises:
             UnusableCard: its card was signed by a key that we trust, and is no longer.
@@ -172,8 +172,14 @@ class Discovery:
                 "it again",
             )
         now = datetime.now(UTC)
-        health = Health(state=HealthState.HEALTHY, checked_at=now)
-        return replace(agent, card=card, digest=digest(card), health=health, updated_at=now)
+        return replace(
+            agent,
+            card=card,
+            endpoint=_endpoint_now(agent, card),
+            digest=digest(card),
+            health=Health(state=HealthState.HEALTHY, checked_at=now),
+            updated_at=now,
+        )
 
     async def _describe(self, adapter: str, endpoint: Endpoint) -> AgentCard:
         if adapter not in self._adapters:
@@ -216,6 +222,14 @@ class Discovery:
         # The adapter lists what it can speak, preferred first, and has put our headers on what shares the card's
         # origin only: a card that names another host must not be sent our credentials.
         return "a2a", card, card.interfaces[0]
+
+
+def _endpoint_now(agent: Agent, card: AgentCard) -> Endpoint:
+    if agent.adapter != "a2a":
+        return agent.endpoint
+    from interhub.adapters.a2a.cards import moved  # late: it brings httpx
+
+    return moved(agent.endpoint, card)
 
 
 def _reason(failure: AdapterError) -> str:

@@ -52,15 +52,16 @@ class Roster:
         """Take up an agent that was added or changed here, and tell the other replicas."""
         self._put(agent)
         self._tell(agent.tenant)
-        await self._announce(agent)
+        await self.announce(agent)
 
     async def removed(self, agent: Agent) -> None:
         """Let go of an agent that was removed here, and tell the other replicas."""
         self._drop(agent.tenant, agent.id)
         self._tell(agent.tenant)
-        await self._announce(agent)
+        await self.announce(agent)
 
-    async def _announce(self, agent: Agent) -> None:
+    async def announce(self, agent: Agent) -> None:
+        """Have the other replicas read an agent anew."""
         await self._bus.say(AGENT_TOPIC, f"{agent.tenant}/{agent.id}")
 
     # From other replicas

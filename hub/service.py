@@ -153,7 +153,11 @@ class Hub:
             detail: JsonObject = {"from": known.digest, "to": agent.digest, **_warned(agent)}
             self._note(principal, "agent_change", agent.id, detail=detail)
             log.info("agent_changed", agent=agent.id, tenant=agent.tenant, digest=agent.digest)
+        if (agent.digest, agent.endpoint) != (known.digest, known.endpoint):
             await self._roster.changed(agent)
+        elif agent.card != known.card:
+            # The digest is over what the agent is trusted for; the rest of the card says how it is spoken to.
+            await self._roster.announce(agent)
         return agent
 
     async def remove_agent(self, principal: Principal, agent_id: str) -> Agent:

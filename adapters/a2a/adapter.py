@@ -33,11 +33,11 @@ from interhub.adapters.errors import (
 from interhub.adapters.expand import expand_all
 from interhub.adapters.http1_transport import Http1Transport
 from interhub.agent_cards import AgentCard, Binding, CardError, Endpoint, read_card
-from interhub.agent_cards.security import read_security
+from interhub.agent_cards.security import SecurityNeeds, read_security
 
 from .authorized import AuthorizedTransport, Authorizer
 from .card_cache import CardCache
-from .cards import CARD_URL, check_binding, checked_card, find_card, interface_for
+from .cards import CARD_URL, check_binding, checked_card, find_card, interface_for, moved
 from .client import A2aClient
 from .credentials import CREDENTIALS, asked_for, check_given, credentials_for
 from .exchange import Delivery, Exchange, Patience
@@ -177,21 +177,28 @@ class A2aAdapter:
 
     @asynccontextmanager
     async def _connect(self, endpoint: Endpoint, card: AgentCard, label: str) -> AsyncGenerator[Connection]:
-        interface = interface_for(endpoint, card)
+        terms = _Terms.of(endpoint, card, label)
+        interface = terms.interface
         headers = self._headers(interface, label)
-        delivery = _delivery(interface, card, label)
         authorizer = self._authorizer(interface, card, label, endpoint)
         opened = self._grpc if interface.binding is Binding.A2A_GRPC else self._http
-        extensions = Extensions.of(card)
-        async with opened(endpoint, interface, headers, authorizer, extensions.activated) as speak:
+
+        def holds(other: AgentCard) -> bool:
+            try:
+                return _Terms.of(moved(endpoint, other), other, label) == terms
+            except AdapterError:
+                return False  # whoever opens another connection is told what is wrong
+
+        async with opened(endpoint, interface, headers, authorizer, terms.extensions.activated) as speak:
             yield A2aConnection(
                 speak,
                 interface,
                 label=label,
-                delivery=delivery,
+                delivery=terms.delivery,
                 settings=self._settings,
-                extensions=extensions,
-                asked_for="" if authorizer is not None else asked_for(read_security(card.raw)),
+                extensions=terms.extensions,
+                holds=holds,
+                asked_for="" if authorizer is not None else asked_for(terms.security),
             )
 
     @asynccontextmanager
@@ -290,6 +297,31 @@ class A2aAdapter:
         return reach.with_host(check_url(endpoint.url).host)
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Terms:
+    """What of an agent's card a connection is opened by."""
+
+    interface: Endpoint
+    delivery: Delivery
+    extensions: Extensions
+    security: SecurityNeeds
+
+    @classmethod
+    def of(cls, endpoint: Endpoint, card: AgentCard, label: str) -> "_Terms":
+        """Read them.
+
+        Raises:
+            BadEndpoint: the binding, the version or the delivery is none that we know.
+        """
+        interface = interface_for(endpoint, card)
+        return cls(
+            interface=interface,
+            delivery=_delivery(interface, card, label),
+            extensions=Extensions.of(card),
+            security=read_security(card.raw),
+        )
+
+
 class A2aConnection:
     """An open conversation with one A2A agent; used by many calls at once."""
 
@@ -302,10 +334,15 @@ class A2aConnection:
         delivery: Delivery,
         settings: A2aSettings,
         extensions: Extensions,
+        holds: Callable[[AgentCard], bool],
         asked_for: str = "",
     ) -> None:
-        """`asked_for` says what the agent's card asks for and was not given."""
+        """`holds` says whether all that this was opened by is the same with another card of the agent's.
+
+        `asked_for` says what the agent's card asks for and was not given.
+        """
         self._speak = speak
+        self._holds = holds
         self._asked_for = asked_for
         self._extensions = extensions
         # In errors and logs without its query, which can hold a secret.
@@ -320,6 +357,10 @@ class A2aConnection:
     def reader(self) -> TolerantReader:
         """What reads the agent's answers, and knows which leniencies it needed."""
         return self._client.reader
+
+    def renew(self, card: AgentCard) -> bool:
+        """Go by this card from now on, where it changes nothing of how the agent is spoken to (`Renewable`)."""
+        return self._holds(card)
 
     async def call(self, call: Call, report: Report) -> Outcome:
         """Send a message, or go on with its task, and return how it ended.

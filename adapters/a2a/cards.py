@@ -202,6 +202,28 @@ def interface_for(endpoint: Endpoint, card: AgentCard) -> Endpoint:
     return endpoint
 
 
+def moved(endpoint: Endpoint, card: AgentCard) -> Endpoint:
+    """Return an endpoint that a card named, as the agent's card names it now.
+
+    It stays within its origin, where its headers and credentials are meant for, and with its binding and address where
+    the card still names these. One that the operator wrote stays as it was written.
+    """
+    if CARD_URL not in endpoint.options:
+        return endpoint
+    named = [each for each in card.interfaces if _same_server(endpoint, each)]
+    if not named:
+        return endpoint
+    # They are in the order of our preference, which decides between two versions at one address.
+    now = min(named, key=lambda each: (each.binding is not endpoint.binding, each.url != endpoint.url))
+    return replace(endpoint, binding=now.binding, url=now.url, version=now.version, tenant=now.tenant)
+
+
+def _same_server(one: Endpoint, other: Endpoint) -> bool:
+    if Binding.A2A_GRPC in (one.binding, other.binding):
+        return one.binding is other.binding and grpc_target(one) == grpc_target(other)
+    return same_origin(httpx.URL(one.url), httpx.URL(other.url))
+
+
 def _places(endpoint: Endpoint) -> list[_Place]:
     places: list[_Place] = []
     known = endpoint.options.get(CARD_URL)

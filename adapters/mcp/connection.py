@@ -105,9 +105,10 @@ class McpConnection:
         """Ask the server to stop a task. A request that did not become one ended with the session it was sent on."""
         await self._task(remote_task, ignore).cancel()
 
-    def renew(self, card: AgentCard) -> None:
+    def renew(self, card: AgentCard) -> bool:
         """Go by this card from now on (`interhub.adapters.pool.Renewable`)."""
         self._card = card
+        return True
 
     async def _call(self, call: Call, report: Report) -> Outcome:
         capability = self._card.capability(call.capability, call.kind)

@@ -19,7 +19,7 @@ from interhub.adapters import (
 )
 from interhub.adapters.backoff import Backoff
 from interhub.adapters.condition import State
-from interhub.adapters.pool import ConnectionPool, PoolKey
+from interhub.adapters.pool import ConnectionPool, Opener, PoolKey
 from interhub.adapters.testing import ScriptedAgent, ScriptedConnection, Turn, answer
 from interhub.agent_cards import AgentCard
 
@@ -234,8 +234,9 @@ async def test_an_open_connection_goes_by_the_card_of_whoever_calls() -> None:
     told: list[AgentCard] = []
 
     class Reader(ScriptedConnection):
-        def renew(self, card: AgentCard) -> None:
+        def renew(self, card: AgentCard) -> bool:
             told.append(card)
+            return True
 
     @asynccontextmanager
     async def open_one() -> AsyncGenerator[Connection]:
@@ -251,6 +252,43 @@ async def test_an_open_connection_goes_by_the_card_of_whoever_calls() -> None:
         assert told == [new]
         await early.call(CALL, ignore)
         assert told == [new, old], "its arguments were checked by this one"
+
+
+async def test_a_connection_that_cannot_go_by_a_card_serves_what_is_under_way_and_nothing_new() -> None:
+    go_on, began = anyio.Event(), anyio.Event()
+    opened: list[str] = []
+    ended: list[str] = []
+
+    class Bound(ScriptedConnection):
+        def renew(self, card: AgentCard) -> bool:
+            return False
+
+    async def slow(call: Call, report: Report) -> Outcome:
+        began.set()
+        await go_on.wait()
+        return answer("filed")
+
+    def opener(version: str) -> Opener:
+        @asynccontextmanager
+        async def open_one() -> AsyncGenerator[Connection]:
+            opened.append(version)
+            yield Bound(ScriptedAgent("clerk").on("file", slow if version == "1" else answer("filed")))
+            ended.append(version)
+
+        return open_one
+
+    old, new = AgentCard(name="clerk", version="1"), AgentCard(name="clerk", version="2")
+    async with ConnectionPool(drain_s=0.01) as pool, anyio.create_task_group() as tasks:
+        early = await pool.get(ANN, opener("1"), card=old)
+        tasks.start_soon(early.call, CALL, ignore)
+        with anyio.fail_after(5):
+            await began.wait()
+            late = await pool.get(ANN, opener("2"), card=new)
+            await late.call(CALL, ignore)
+            await anyio.sleep(0.05)
+        assert (opened, ended) == (["1", "2"], [])
+        go_on.set()
+    assert sorted(ended) == ["1", "2"]
 
 
 async def test_leaving_the_pool_ends_calls_in_flight() -> None:
