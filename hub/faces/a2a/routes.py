@@ -4,9 +4,11 @@ from a2a.extensions.common import HTTP_EXTENSION_HEADER, get_requested_extension
 from a2a.server.context import ServerCallContext
 from a2a.server.routes import create_jsonrpc_routes, create_rest_routes
 from a2a.server.routes.common import ServerCallContextBuilder
+from starlette.convertors import StringConvertor, register_url_convertor
 from starlette.requests import Request
 from starlette.routing import BaseRoute, Mount, Route, Router
 
+from interhub.agent_cards.build import AGENT_TENANT
 from interhub.hub.faces.http import CARD_PATH, principal_of
 from interhub.hub.push.outbox import Outbox
 from interhub.hub.service import Hub
@@ -23,6 +25,18 @@ from .strict import StrictRpc, strict_rest
 
 HUB_PATH = "/a2a"
 AGENT_PATH = "/agents/{agent_id}/a2a"
+
+
+_AGENT = "agent_tenant"
+
+
+class _AgentTenant(StringConvertor):
+    """Reads the tenant of an agent's interface out of a path."""
+
+    regex = f"{AGENT_TENANT}[^/]+"
+
+
+register_url_convertor(_AGENT, _AgentTenant())
 
 
 class A2aFace:
@@ -66,8 +80,10 @@ def _routes(handler: HubHandler, cards: Cards) -> list[BaseRoute]:
             routes.append(Route(address, endpoint, methods=["POST"]))
         old = old_rest_routes(handler, _Contexts("0.3"))
         new = [strict_rest(route) for route in create_rest_routes(handler, contexts) if isinstance(route, Route)]
-        # The tenant is the first segment of the path (A2A 1.0, section 11.3); it stands last, for it may be any.
-        rest = Router([*old, *new, Mount("/{tenant}", routes=new)])
+        # The tenant is the first segment of the path (A2A 1.0, section 11.3); it stands last, for it may be any. An
+        # agent's has a slash, which comes decoded.
+        tenants = [Mount(f"/{{tenant:{_AGENT}}}", routes=new), Mount("/{tenant}", routes=new)]
+        rest = Router([*old, *new, *tenants])
         routes.append(Mount(f"{path}/rest", app=WholeNumbers(rest)))
     return routes
 

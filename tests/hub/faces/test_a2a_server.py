@@ -119,6 +119,20 @@ async def test_a_caller_may_name_its_own_tenant_in_the_field_and_in_the_path(sit
     assert posted.status_code == 200
 
 
+async def test_the_tenant_of_an_agent_s_interface_may_be_in_the_path_too(site: Site) -> None:
+    headers = {"A2A-Version": "1.0"}
+    for number, segment in enumerate(("agents%2Fclerk", "agents/clerk")):
+        body = {"message": message(f"echo {number}")}
+        sent = await site.client.post(f"/a2a/rest/{segment}/message:send", json=body, headers=headers)
+        assert sent.status_code == 200, sent.text
+        task = sent.json()["task"]
+        assert task["metadata"]["interhub/agent"] == "clerk"
+        found = await site.client.get(f"/a2a/rest/{segment}/tasks/{task['id']}", headers=headers)
+        assert found.json()["id"] == task["id"]
+    other = await site.client.get(f"/a2a/rest/agents%2Ftools/tasks/{task['id']}", headers=headers)
+    assert other.status_code == 404
+
+
 async def test_the_tasks_of_a_foreign_tenant_are_not_found_whether_there_are_any_or_not(site: Site) -> None:
     task = await send(site, "ask")
     for task_id in (task["id"], str(uuid4())):
