@@ -72,10 +72,10 @@ def agent_card_for(
 ) -> AgentCard:
     """Build the card under which the hub publishes an agent at `/agents/{agent_id}`.
 
-    It is the agent's own, with our interfaces in the place of its own. Tools of an MCP server become skills of the same
-    name, which take a data part with the tool's arguments; what these are is said in the description, for readers that
-    do not know the extension which carries the schema. Resources and prompts have no counterpart in A2A and are left
-    out.
+    It is the agent's own, with our interfaces in the place of its own. Tools, prompts and resources of an MCP server
+    become skills of the same name, which take a data part with the arguments; what these are is said in the
+    description, for readers that do not know the extension which carries the schema. Of several of one name the first
+    is meant by it, and the only one; of resources so many are listed as agents are.
     """
     # There is one gRPC port, without paths: what says which agent is meant there is the interface's tenant, which
     # clients pass on (A2A 1.0, section 4.4.6). Version 0.3 has none.
@@ -83,7 +83,7 @@ def agent_card_for(
     return replace(
         card,
         name=card.name or agent_id,
-        capabilities=tuple(_as_skill(each) for each in card.capabilities if each.kind in (Kind.SKILL, Kind.TOOL)),
+        capabilities=tuple(_as_skill(each) for each in _called_by_name(card)),
         interfaces=_interfaces(url, rest=rest, grpc=grpc, tenant=f"{AGENT_TENANT}{agent_id}"),
         streaming=True,
         push_notifications=push_notifications,
@@ -137,6 +137,17 @@ def _front(agent_id: str, card: AgentCard) -> Capability:
     )
 
 
+def _called_by_name(card: AgentCard) -> list[Capability]:
+    resources = (Kind.RESOURCE, Kind.RESOURCE_TEMPLATE)
+    # Of 5,000 capabilities `card.capability` would look through half for each.
+    first: dict[str, Capability] = {}
+    for each in card.capabilities:
+        first.setdefault(each.name, each)
+    listed = [each for each in first.values() if each.kind in resources][:MAX_LISTED_AGENTS]
+    names = {each.name for each in listed}
+    return [each for each in first.values() if each.kind not in resources or each.name in names]
+
+
 def _as_skill(capability: Capability) -> Capability:
     if capability.kind is Kind.SKILL:
         return replace(capability, raw={})
@@ -146,7 +157,7 @@ def _as_skill(capability: Capability) -> Capability:
         capability,
         kind=Kind.SKILL,
         description=f"{said}\n\nSend one data part with the arguments{': ' + arguments if arguments else ' (none)'}.",
-        tags=capability.tags or ("tool",),
+        tags=capability.tags or (capability.kind.value,),
         input_modes=capability.input_modes or ("application/json",),
         output_modes=capability.output_modes or ("application/json", "text/plain"),
         raw={},
@@ -171,5 +182,5 @@ def _arguments(schema: JsonObject) -> str:
 
 
 def _with_json(card: AgentCard, modes: tuple[str, ...]) -> tuple[str, ...]:
-    takes_data = any(each.kind is Kind.TOOL for each in card.capabilities)
+    takes_data = any(each.kind is not Kind.SKILL for each in card.capabilities)
     return tuple(dict.fromkeys((*modes, "application/json"))) if takes_data else modes

@@ -60,9 +60,12 @@ def test_the_hubs_card_is_whole_with_no_agent_and_bounded_with_many() -> None:
         assert read_card(written, source="test").name == "interhub"
 
 
-def test_an_mcp_server_is_published_with_each_tool_as_a_skill() -> None:
+def test_an_mcp_server_is_published_with_each_tool_resource_and_prompt_as_a_skill() -> None:
     card = agent_card_for(TIME, "http://127.0.0.1:8000", agent_id="time")
-    (skill,) = card.capabilities
+    skill, resource, prompt = card.capabilities
+    assert [each.name for each in (resource, prompt)] == ["file:///etc/localtime", "ask"]
+    assert {each.kind for each in (resource, prompt)} == {Kind.SKILL}
+    assert [each.tags for each in (resource, prompt)] == [("resource",), ("prompt",)]
     assert (skill.name, skill.kind) == ("get_current_time", Kind.SKILL)
     assert skill.description.endswith("Send one data part with the arguments: timezone (string, required), precise.")
     assert card.interfaces[0].url == "http://127.0.0.1:8000/agents/time/a2a"
@@ -70,6 +73,16 @@ def test_an_mcp_server_is_published_with_each_tool_as_a_skill() -> None:
     written = write_card(card, version="1.0")
     assert "SECRET" not in json.dumps(written)
     assert read_card(json.dumps(written).encode(), source="test").capabilities[0].input_schema == skill.input_schema
+
+
+def test_each_name_is_published_once_and_resources_within_bounds() -> None:
+    kinds = (Kind.TOOL, Kind.PROMPT)
+    capabilities = [Capability(name="ask", kind=kind, description=f"a {kind.value}") for kind in kinds]
+    capabilities += [Capability(name=f"file:///{number}", kind=Kind.RESOURCE) for number in range(5000)]
+    server = AgentCard(name="many", capabilities=tuple(capabilities))
+    skills = agent_card_for(server, "http://127.0.0.1:8000", agent_id="many").capabilities
+    assert [each.description.partition("\n")[0] for each in skills if each.name == "ask"] == ["a tool"]
+    assert len(skills) == MAX_LISTED_AGENTS + 1
 
 
 def test_an_a2a_agent_is_published_as_it_is_but_for_its_address() -> None:

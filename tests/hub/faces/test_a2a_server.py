@@ -129,8 +129,8 @@ async def test_the_tenant_of_an_agent_s_interface_may_be_in_the_path_too(site: S
         assert task["metadata"]["interhub/agent"] == "clerk"
         found = await site.client.get(f"/a2a/rest/{segment}/tasks/{task['id']}", headers=headers)
         assert found.json()["id"] == task["id"]
-    other = await site.client.get(f"/a2a/rest/agents%2Ftools/tasks/{task['id']}", headers=headers)
-    assert other.status_code == 404
+        other = await site.client.get(f"/a2a/rest/agents%2Ftools/tasks/{task['id']}", headers=headers)
+        assert other.status_code == 404
 
 
 async def test_the_tasks_of_a_foreign_tenant_are_not_found_whether_there_are_any_or_not(site: Site) -> None:

@@ -13,10 +13,13 @@ from interhub.adapters import (
     Budget,
     Call,
     Completed,
+    DataPart,
+    Message,
     Outcome,
     Progress,
     RemoteUnavailable,
     Report,
+    Role,
     TextPart,
     text_of,
 )
@@ -25,7 +28,7 @@ from interhub.agent_cards import Capability, JsonObject, Kind
 from interhub.hub.errors import BadRequest, PlanInvalid, RunEnded, RunNotFound
 from interhub.hub.supervisor import records
 from interhub.hub.supervisor.engine import DbosEngine
-from interhub.hub.supervisor.run import Event, EventKind, Run, RunState
+from interhub.hub.supervisor.run import Assignment, Event, EventKind, Run, RunState
 from interhub.registry import Agent, AgentNotFound
 from tests.support.supervised import ALICE, BOB, World, echo, supervised
 
@@ -197,6 +200,24 @@ async def test_a_tool_is_called_with_the_goals_words_where_it_has_one_text_input
         run = await world.done(await world.run("search the library for books about whales"))
         assert words(run) == "Moby-Dick"
         assert library.calls[0].arguments == {"query": "search the library for books about whales"}
+
+
+async def test_prompts_and_resources_are_called_by_their_names(tmp_path: Path, engine: DbosEngine) -> None:
+    server = ScriptedAgent("server")
+    for name, kind in (("greet", Kind.PROMPT), ("file:///a", Kind.RESOURCE)):
+        server.on(name, answer("here"), kind=kind)
+    async with supervised(tmp_path, server, engine=engine) as world:
+        for name, arguments in (("greet", {"name": "Ann"}), ("file:///a", {})):
+            goal = Message(role=Role.USER, parts=(TextPart(text="please"), DataPart(data=arguments)))
+            run = await world.supervisor.submit(
+                Assignment(principal=ALICE, goal=goal, agent_id="server", capability=name, arguments=arguments)
+            )
+            assert words(await world.done(run)) == "here"
+    assert [(call.capability, call.kind) for call in server.calls] == [
+        ("greet", Kind.PROMPT),
+        ("file:///a", Kind.RESOURCE),
+    ]
+    assert server.calls[0].arguments == {"name": "Ann"}
 
 
 async def test_a_failed_step_fails_the_run_and_stops_what_runs_beside_it(tmp_path: Path, engine: DbosEngine) -> None:
