@@ -125,7 +125,7 @@ class Delegator:
         begun = Begun()
         if recovered:
             order = replace(order, new_context=False)
-            begun = await outlasting(lambda: self._notes.begun(order))
+            begun = await outlasting(lambda: anyio.to_thread.run_sync(self._notes.begun, order))
             attempt = max(attempt, begun.attempt)
             if attempt == begun.attempt and EventKind.STEP_FAILED in begun.told:
                 attempt += 1  # that one had failed, and the next was waited for

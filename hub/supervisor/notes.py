@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
-import anyio.to_thread
 import sqlalchemy as sa
 
 from interhub.adapters import ArtifactChunk, LogLine, Progress, TaskBound, Update
@@ -51,12 +50,11 @@ class Notes:
         with reading(self._database) as connection:
             return records.find_delegation(connection, order.key)
 
-    async def begun(self, order: Order) -> Begun:
-        """Return what was decided and told of a step before."""
-        await self._journal.flush()  # an earlier making of the call may have been this process's own
-        return await anyio.to_thread.run_sync(self._begun, order)
+    def begun(self, order: Order) -> Begun:
+        """Return what was decided and told of a step before.
 
-    def _begun(self, order: Order) -> Begun:
+        That is all, also where the call was made in this process: a short run's question was written after it.
+        """
         with reading(self._database) as connection:
             known = records.find_delegation(connection, order.key)
             attempt, told = records.last_attempt(connection, order.run_id, order.step)

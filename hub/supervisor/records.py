@@ -309,14 +309,14 @@ def questions_in(
 
 def last_attempt(connection: Connection, run_id: str, step: str) -> tuple[int, dict[EventKind, int]]:
     """Return the last attempt that the journal knows of a step, 0 for none, and the `n` that is next for each kind."""
-    query = select(sa.func.max(events.c.attempt)).where(events.c.run_id == run_id, events.c.step == step)
-    attempt = connection.execute(query).scalar() or 0
-    told = (
-        select(events.c.kind, sa.func.max(events.c.n))
-        .where(events.c.run_id == run_id, events.c.step == step, events.c.attempt == attempt)
-        .group_by(events.c.kind)
+    query = (
+        select(events.c.attempt, events.c.kind, sa.func.max(events.c.n))
+        .where(events.c.run_id == run_id, events.c.step == step)
+        .group_by(events.c.attempt, events.c.kind)
     )
-    return attempt, {EventKind(kind): n + 1 for kind, n in connection.execute(told)}
+    told = connection.execute(query).all()
+    last = max((attempt for attempt, _, _ in told), default=0)
+    return last, {EventKind(kind): n + 1 for attempt, kind, n in told if attempt == last}
 
 
 # Large values
