@@ -286,20 +286,20 @@ class Reader:
     __slots__ = ("_head",)
 
     def __init__(self) -> None:
-        self._head = _Head(b"", "", b"", {}, 0)
+        self._head: _Head | None = None
 
     def read(self, data: bytes) -> Request | None:
         """Read a request; None where it is not whole, or anything about its head is special (RFC 9112)."""
         end = data.find(b"\r\n\r\n")
         if end < 0:
             return None
-        written = data[:end]
-        if written != self._head.written:
+        written, head = data[:end], self._head
+        if head is None or written != head.written:
             head = _read_head(written)
             if head is None:
                 return None
             self._head = head
-        _, path, query, headers, length = self._head
+        _, path, query, headers, length = head
         return Request(path, query, headers, data[end + 4 :]) if len(data) == end + 4 + length else None
 
 

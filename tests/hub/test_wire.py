@@ -292,6 +292,7 @@ async def test_a_connection_that_nobody_uses_is_closed() -> None:
         HEAD + b"Content-Length: +2\r\n\r\n{}",
         HEAD + b"Content-Length: 0x2\r\n\r\n{}",
         HEAD + b"Content-Length: 2",
+        b"\r\n\r\n",
         b"",
     ],
 )
