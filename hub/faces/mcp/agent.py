@@ -33,7 +33,7 @@ from .agent_tools import AgentTools
 from .agent_wire import OURS
 from .calls import DirectCalls
 from .entrance import McpEntrance
-from .inbound import Caller, Inbound, Underway
+from .inbound import Caller
 from .tasks import RunHub
 
 RELAYED = "mcp"
@@ -82,9 +82,10 @@ class McpAgentFace:
         self._max_body_bytes = max_body_bytes
         self._served: dict[tuple[str, str], _Served] = {}
         self._tasks: anyio.abc.TaskGroup | None = None
-        self._direct = DirectRelay(hub, self._relay_now, session_idle_s=session_idle_s)
-        shortcuts = {**self._direct.shortcuts(), "completion/complete": self._complete}
-        self._entrance = McpEntrance(self._long_way, shortcuts, max_body_bytes=max_body_bytes, security=security)
+        direct = DirectRelay(hub, self._relay_now, session_idle_s=session_idle_s)
+        self._entrance = McpEntrance(
+            self._long_way, direct.shortcuts(), max_body_bytes=max_body_bytes, security=security
+        )
 
     @asynccontextmanager
     async def running(self) -> AsyncGenerator[None]:
@@ -162,13 +163,6 @@ class McpAgentFace:
             return None
         served.count(0)
         return served.front, served.manager
-
-    def _complete(self, inbound: Inbound) -> Underway | None:
-        """Relay a completion, which uses no capability, or leave it: who is shut out is told so on the long way."""
-        served = self._served.get((inbound.principal.tenant, inbound.caller.agent_id))
-        if served is not None and self._hub.is_shut_out(served.agent, inbound.principal):
-            return None
-        return self._direct(inbound)
 
     def _front(self, agent: Agent, tasks: anyio.abc.TaskGroup) -> "Relay | AgentTools":
         if agent.adapter == RELAYED:

@@ -101,8 +101,7 @@ class DirectRelay:
     def _of_legacy(self, inbound: Inbound, relay: Relay, manager: StreamableHTTPSessionManager) -> Underway | None:
         leg = relay.legs.get(inbound.session_id)
         key = inbound.principal.key
-        owner = {"client_id": key, "issuer": None, "subject": key}
-        if leg is None or not keeps_session(manager, inbound.session_id, owner, self._session_idle_s):
+        if leg is None or not keeps_session(manager, inbound.session_id, (key, key), self._session_idle_s):
             return None
         ticket, let = self._ticket(inbound, relay)
         if not let:
@@ -123,7 +122,7 @@ class DirectRelay:
         """Return the pass of a request that uses a capability, and whether it may go on at all."""
         use = USES.get(inbound.method)
         if use is None:
-            return None, True
+            return None, not self._hub.is_shut_out(relay.agent, inbound.principal)
         kind, key = use
         name, arguments = inbound.params.get(key), inbound.params.get("arguments")
         if not isinstance(name, str):

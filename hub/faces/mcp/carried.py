@@ -20,17 +20,19 @@ def parent_of(inbound: Inbound) -> TraceContext | None:
 
 
 def keeps_session(
-    manager: StreamableHTTPSessionManager, session_id: str, owner: dict[str, str | None], idle_s: float
+    manager: StreamableHTTPSessionManager, session_id: str, owner: tuple[str, str], idle_s: float
 ) -> bool:
     """Whether a legacy session is open and its owner's; it is then kept from ending for being idle.
 
-    `owner` is what the SDK binds a session to. It has no public way to ask for any of this (mcp 2.3;
-    tests/hub/faces/test_mcp_entrance.py holds it to it).
+    `owner` is the client and the subject that the SDK binds a session to. It has no public way to ask for any of this
+    (mcp 2.3; tests/hub/faces/test_mcp_entrance.py holds it to it).
     """
     transport = manager._server_instances.get(session_id)  # pyright: ignore[reportPrivateUsage]  # see above
     if transport is None or transport.is_terminated:
         return False
-    if manager._session_owners.get(session_id) != owner:  # pyright: ignore[reportPrivateUsage]  # see above
+    client_id, subject = owner
+    bound = {"client_id": client_id, "issuer": None, "subject": subject}
+    if manager._session_owners.get(session_id) != bound:  # pyright: ignore[reportPrivateUsage]  # see above
         return False
     idle = transport.idle_scope
     if idle is None:

@@ -39,9 +39,6 @@ class _Route(NamedTuple):
     """A call of the tool, without what each call brings."""
 
 
-_NO_ROUTES: dict[str, _Route] = {}
-
-
 class DirectTools:
     """Serves `tools/call` at the entrance (`inbound.Shortcut`)."""
 
@@ -77,17 +74,17 @@ class DirectTools:
             return None
         principal = inbound.principal
         if not inbound.modern:
-            owner = {"client_id": principal.tenant, "issuer": None, "subject": principal.subject}
+            owner = principal.tenant, principal.subject
             if not keeps_session(self._sessions, inbound.session_id, owner, self._session_idle_s):
                 return None
         profile = inbound.caller.profile
         catalogue = self._catalogues.known(principal.tenant, profile)
         if catalogue is None:
             return None  # the long way builds it
-        newest, routes = self._routes.get(profile.name, (None, _NO_ROUTES))
-        if newest is not catalogue:
-            routes = dict[str, _Route]()
-            self._routes[profile.name] = catalogue, routes
+        known = self._routes.get(profile.name)
+        if known is None or known[0] is not catalogue:
+            known = self._routes[profile.name] = catalogue, {}
+        routes = known[1]
         route = routes.get(name)
         if route is None or route.principal is not principal:
             route = self._route(catalogue, principal, name)

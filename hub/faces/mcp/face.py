@@ -150,7 +150,7 @@ class McpFace:
         """Answer a list request at the entrance, to a legacy client in a session of its own only."""
         if not inbound.modern:
             principal = inbound.principal
-            owner = {"client_id": principal.tenant, "issuer": None, "subject": principal.subject}
+            owner = principal.tenant, principal.subject
             if not keeps_session(self._sessions, inbound.session_id, owner, self._session_idle_s):
                 return None
         return self._lists.shortcut(inbound)
