@@ -240,12 +240,11 @@ class Dispatcher:
                 card=agent.card,
             )
         except AdapterError as error:
-            if self._witness is not None:
-                self._witness.failed(agent, error)
+            self.fared(agent, error)
             raise
 
-    def fared(self, agent: Agent, error: AdapterError | None = None) -> None:
-        """Note that an agent answered, or how a request to it failed, which went past `call`."""
+    def fared(self, agent: Agent, error: Exception | None = None) -> None:
+        """Note that an agent answered, or how a request to it failed: for those that go past `call`, too."""
         if self._witness is None:
             return
         if error is None:
@@ -301,8 +300,8 @@ class Dispatcher:
         return another(call, mark=self.guards.mark(agent.id, call))
 
     def _ended(self, agent: Agent, call: Call, outcome: str, started: float) -> None:
-        if self._witness is not None and outcome != "canceled":
-            self._witness.succeeded(agent)
+        if outcome != "canceled":
+            self.fared(agent)
         self.record(agent, call, decision="allow", outcome=outcome, started=started)
 
     def connections(self, agent: Agent) -> tuple[ConnectionState, ...]:
@@ -345,16 +344,14 @@ class Dispatcher:
                 connection = await self.connection(agent, call.principal)
                 result = await connection.call(outgoing, report)
                 outcome = "completed" if isinstance(result, Completed) else "input_required"
-                if self._witness is not None:
-                    self._witness.succeeded(agent)
+                self.fared(agent)
                 return result
             except anyio.get_cancelled_exc_class():
                 outcome = "canceled"
                 raise
             except Exception as error:
                 outcome = problem_of(error).status.reason
-                if self._witness is not None:
-                    self._witness.failed(agent, error)
+                self.fared(agent, error)
                 raise
             finally:
                 self.record(agent, call, decision="allow", outcome=outcome, started=started)
