@@ -386,9 +386,8 @@ class Delegator:
                     message=problem.message,
                     retry_in_s=wait_s,
                 )
-                if (
-                    kind is not Failure.UNAVAILABLE
-                ):  # the agent has done with the call under its key: this is another one
+                if kind is not Failure.UNAVAILABLE:
+                    # The agent has done with the call under its key: this is another one.
                     await teller.release()
                     call = self._build(order, agent, capability, _key(order, teller.delegation))
                 await self._sleep(wait_s)

@@ -134,6 +134,11 @@ class Engine(Protocol):
         ...
 
 
+def is_within(name: str, run_id: str) -> bool:
+    """Whether an execution is that of a run or child run, or of a child below it."""
+    return name == run_id or name.startswith(f"{run_id}.")
+
+
 class TaskBranch:
     """A branch that is one asyncio task: it makes one recorded call."""
 

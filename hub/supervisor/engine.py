@@ -45,7 +45,7 @@ from interhub.agent_cards import Json, JsonObject
 from interhub.registry.database import postgres_connector
 
 from .checkpoints import Checkpoint, Checkpoints, Ending, Known, OwnerLost, RecordedOtherwise, now_ms
-from .durable import Body, Branch, Crashed, EngineState, Execute, TaskBranch
+from .durable import Body, Branch, Crashed, EngineState, Execute, TaskBranch, is_within
 from .membership import connections_of
 
 APPLICATION_VERSION = "interhub-plan-1"
@@ -423,8 +423,7 @@ class DbosEngine:
         DBOS looks for a cancellation when a call is recorded, not while it waits for a message or a time: who waits
         would be kept until then. What is cancelled as a task is recorded by it in no way; the row says it already.
         """
-        children = f"{run_id}."
-        left = [task for task, name in self._executing.items() if name == run_id or name.startswith(children)]
+        left = [task for task, name in self._executing.items() if is_within(name, run_id)]
         for task in left:
             task.cancel()
         if left:

@@ -13,7 +13,7 @@ import orjson
 
 from interhub.agent_cards import Json, JsonObject
 
-from .durable import Body, Branch, Crashed, EngineState, Execute, TaskBranch
+from .durable import Body, Branch, Crashed, EngineState, Execute, TaskBranch, is_within
 
 
 class NotDeterministic(AssertionError):
@@ -148,12 +148,12 @@ class MemoryEngine:
     async def cancel(self, run_id: str) -> None:
         """Cancel a run and its children."""
         for name, record in self.records.items():
-            if _within(name, run_id) and record.state is EngineState.ACTIVE:
+            if is_within(name, run_id) and record.state is EngineState.ACTIVE:
                 record.state = EngineState.CANCELED
 
     async def drop(self, run_id: str) -> None:
         """End what executes a cancelled run and its children."""
-        left = [task for name, task in self._tasks.items() if _within(name, run_id) and not task.done()]
+        left = [task for name, task in self._tasks.items() if is_within(name, run_id) and not task.done()]
         for task in left:
             task.cancel()
         if left:
@@ -248,7 +248,3 @@ class MemoryEngine:
             raise
         finally:
             await execution.close()
-
-
-def _within(name: str, run_id: str) -> bool:
-    return name == run_id or name.startswith(f"{run_id}.")
