@@ -113,7 +113,7 @@ class SqlAuditLog:
             if self._closing.is_set() and not self._waiting:
                 return
 
-    def _written(self, records: "Sequence[_Row]") -> bool:
+    def _written(self, records: Sequence[_Row]) -> bool:
         try:
             if self._on_sqlite:
                 # As one statement past SQLAlchemy, which is a transaction of its own: for each, sqlite3 lets go of the

@@ -293,7 +293,7 @@ class DirectExchange:
             try:
                 self._response = await self._way.pool.connect_and_send(self._way.get(self._fields + last))
             except NotConnected as error:
-                self.error = RemoteUnavailable(self._label, f"the connection ended before the answer came ({error})")
+                self.error = self._cut_off(error)
 
     async def _pass_on(self, message: dict[str, Any], sink: Sink | None) -> None:
         method = str(message.get("method"))
@@ -360,8 +360,7 @@ class DirectExchange:
         body = response.take()
         kind = _kind(response.headers.get(b"content-type", b""))
         if response.status != 200 and self._resumes:  # of the rest of a stream: the request itself was looked at
-            why = f"HTTP {response.status} to who asks for the rest"
-            self.error = RemoteUnavailable(self._label, f"the connection ended before the answer came ({why})")
+            self.error = self._cut_off(f"HTTP {response.status} to who asks for the rest")
         elif response.status != 200:
             if 300 <= response.status < 400:
                 self.untouched = self._way.blocked = True
@@ -397,8 +396,7 @@ class DirectExchange:
             if isinstance(response.fault, TooLarge):
                 self.error = self._broken(response.fault)
             elif not self._last_event or self._resumes >= MOST_RESUMES:
-                why = f" ({response.fault})" if response.fault is not None else ""
-                self.error = RemoteUnavailable(self._label, f"the connection ended before the answer came{why}")
+                self.error = self._cut_off(response.fault)
 
     def _next_event(self) -> tuple[bytes, bytes] | None:
         """Cut the next event off the stream (WHATWG HTML, section 9.2.6); None when it is not whole yet."""
@@ -447,6 +445,10 @@ class DirectExchange:
             self.error = ProtocolViolation(
                 self._label, "its answer is not JSON-RPC: it has no result that is an object"
             )
+
+    def _cut_off(self, why: object) -> AdapterError:
+        more = f" ({why})" if why is not None else ""
+        return RemoteUnavailable(self._label, f"the connection ended before the answer came{more}")
 
     def _broken(self, fault: HttpFault) -> AdapterError:
         match fault:
