@@ -90,41 +90,32 @@ async def test_a_request_that_met_a_connection_being_closed_is_repeated_only_whe
         assert len(requests) == (3 if repeatable else 2)
 
 
-async def test_an_event_id_that_no_header_can_hold_is_left_aside() -> None:
+async def taken_up(first: bytes, second: bytes) -> list[bytes]:
+    """Have a server answer in two parts, the second to who asks for the rest; returns what it was asked."""
     asked: list[bytes] = []
 
     async def in_two_parts(stream: anyio.abc.ByteStream) -> None:
         async with stream:
             asked.append(await stream.receive())
-            if len(asked) == 1:
-                await stream.send(EVENTS + chunk(b"id: seven\nretry: 1\ndata:\n\n") + chunk(b"id: ei\0ght\ndata:\n\n"))
-            else:
-                await stream.send(EVENTS + chunk(b"id: nine\ndata: %b\n\n" % SAID) + b"0\r\n\r\n")
+            await stream.send(EVENTS + (first if len(asked) == 1 else second + b"0\r\n\r\n"))
 
     async with way_to(in_two_parts) as way:
         exchange = begin(way)
         assert not await settled(exchange)
         assert exchange.take_over()
         assert await exchange.finish(None, 5) == {"content": []}
+    return asked
+
+
+async def test_an_event_id_that_no_header_can_hold_is_left_aside() -> None:
+    first = chunk(b"id: seven\nretry: 1\ndata:\n\n") + chunk(b"id: ei\0ght\ndata:\n\n")
+    asked = await taken_up(first, chunk(b"id: nine\ndata: %b\n\n" % SAID))
     assert b"\r\nLast-Event-ID: seven\r\n" in asked[1]
 
 
 async def test_a_stream_that_breaks_off_is_taken_up_where_it_ended() -> None:
-    asked: list[bytes] = []
-
-    async def in_two_parts(stream: anyio.abc.ByteStream) -> None:
-        async with stream:
-            asked.append(await stream.receive())
-            if len(asked) == 1:
-                await stream.send(EVENTS + chunk(b"id: seven\nretry: 1\ndata:\n\n") + chunk(b"data: {half of wh"))
-            else:
-                await stream.send(EVENTS + chunk(b"id: eight\ndata: %b\n\n" % SAID) + b"0\r\n\r\n")
-
-    async with way_to(in_two_parts) as way:
-        exchange = begin(way)
-        assert not await settled(exchange)
-        assert exchange.take_over()
-        assert await exchange.finish(None, 5) == {"content": []}
+    first = chunk(b"id: seven\nretry: 1\ndata:\n\n") + chunk(b"data: {half of wh")
+    asked = await taken_up(first, chunk(b"id: eight\ndata: %b\n\n" % SAID))
     assert asked[1].startswith(b"GET /mcp HTTP/1.1\r\n")
     assert b"\r\nLast-Event-ID: seven\r\n" in asked[1]
 

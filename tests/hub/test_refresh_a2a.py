@@ -4,7 +4,7 @@ import json
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any
 
 import anyio
 import pytest
@@ -19,14 +19,10 @@ from interhub.adapters.pool import ConnectionPool
 from interhub.adapters.testing import said
 from interhub.agent_cards import Binding, Endpoint
 from interhub.hub.audit import MemoryAuditLog
-from interhub.hub.discovery import Discovery, FromEndpoint, FromUrl
-from interhub.hub.dispatch import Dispatcher
-from interhub.hub.policy import TenantPolicy
-from interhub.hub.service import Hub, HubInfo
-from interhub.hub.supervisor.supervisor import Supervisor
-from interhub.registry import MemoryRegistry
-from interhub.registry.search import Index
+from interhub.hub.discovery import FromEndpoint, FromUrl
+from interhub.hub.service import Hub
 from tests.support.face_site import free_socket, serving
+from tests.support.hub_twin import hub_over
 from tests.support.supervisor_twin import supervisor_twin
 
 pytestmark = pytest.mark.anyio
@@ -107,19 +103,7 @@ async def hub_and_agent() -> AsyncGenerator[tuple[Hub, Changing]]:
         twin = await stack.enter_async_context(supervisor_twin())
         pool = await stack.enter_async_context(ConnectionPool(close_s=0.1))
         adapters = {"a2a": A2aAdapter(env={"KEY": "secret"})}
-        audit = MemoryAuditLog()
-        yield (
-            Hub(
-                info=HubInfo(base_url="http://hub.test", version="0.1.0"),
-                registry=MemoryRegistry(),
-                index=Index(),
-                discovery=Discovery(adapters=adapters, documents=twin),
-                dispatcher=Dispatcher(adapters=adapters, pool=pool, policy=TenantPolicy(), audit=audit),
-                supervisor=cast(Supervisor, twin),
-                audit=audit,
-            ),
-            agent,
-        )
+        yield hub_over(adapters, pool, twin, MemoryAuditLog()), agent
 
 
 async def greet(hub: Hub) -> Outcome:

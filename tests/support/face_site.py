@@ -19,19 +19,15 @@ from interhub.adapters.pool import ConnectionPool
 from interhub.adapters.testing import ScriptedAdapter, ScriptedAgent
 from interhub.agent_cards import Binding, Endpoint, Kind
 from interhub.hub.audit import MemoryAuditLog
-from interhub.hub.discovery import Discovery, FromEndpoint
-from interhub.hub.dispatch import Dispatcher
+from interhub.hub.discovery import FromEndpoint
 from interhub.hub.errors import Unauthenticated
 from interhub.hub.faces.a2a import A2aFace
 from interhub.hub.faces.http import Entrance, Perimeter
 from interhub.hub.faces.refusals import exception_handlers
 from interhub.hub.faces.rest import rest_routes
-from interhub.hub.policy import TenantPolicy
-from interhub.hub.service import Hub, HubInfo
-from interhub.hub.supervisor.supervisor import Supervisor
+from interhub.hub.service import Hub
 from interhub.hub.wire import ShortProtocol, ShortWay
-from interhub.registry.memory import MemoryRegistry
-from interhub.registry.search import Index
+from tests.support.hub_twin import hub_over
 
 from .supervisor_twin import SupervisorTwin, supervisor_twin
 
@@ -92,15 +88,7 @@ async def face_site(
         twin = await stack.enter_async_context(supervisor_twin())
         pool = await stack.enter_async_context(ConnectionPool())
         audit = MemoryAuditLog()
-        hub = Hub(
-            info=HubInfo(base_url=base_url, version="0.1.0"),
-            registry=MemoryRegistry(),
-            index=Index(),
-            discovery=Discovery(adapters=adapters, documents=twin),
-            dispatcher=Dispatcher(adapters=adapters, pool=pool, policy=TenantPolicy(), audit=audit),
-            supervisor=cast(Supervisor, twin),
-            audit=audit,
-        )
+        hub = hub_over(adapters, pool, twin, audit, base_url=base_url)
         for agent in (clerk, tools, *more):
             endpoint = Endpoint(binding=Binding.LOCAL, url=f"scripted:{agent.name}")
             await hub.add_agent(ALICE, FromEndpoint(adapter="scripted", endpoint=endpoint))

@@ -14,15 +14,11 @@ from interhub.adapters.pool import ConnectionPool
 from interhub.adapters.testing import ScriptedAdapter, ScriptedAgent
 from interhub.agent_cards import Binding, Endpoint
 from interhub.hub.audit import MemoryAuditLog
-from interhub.hub.discovery import Discovery, FromEndpoint
-from interhub.hub.dispatch import Dispatcher
+from interhub.hub.discovery import FromEndpoint
 from interhub.hub.faces.mcp import McpFace, mcp_face
 from interhub.hub.faces.mcp.profiles import CatalogueMode, Profile, Profiles
-from interhub.hub.policy import TenantPolicy
-from interhub.hub.service import Hub, HubInfo
-from interhub.hub.supervisor.supervisor import Supervisor
-from interhub.registry.memory import MemoryRegistry
-from interhub.registry.search import Index
+from interhub.hub.service import Hub
+from tests.support.hub_twin import hub_over
 
 from .face_site import free_socket, serving
 from .supervisor_twin import SupervisorTwin, supervisor_twin
@@ -58,15 +54,7 @@ async def mcp_site(
         twin = await stack.enter_async_context(supervisor_twin())
         pool = await stack.enter_async_context(ConnectionPool())
         audit = MemoryAuditLog()
-        hub = Hub(
-            info=HubInfo(base_url="http://hub.test", version="0.1.0"),
-            registry=MemoryRegistry(),
-            index=Index(),
-            discovery=Discovery(adapters=adapters, documents=twin),
-            dispatcher=Dispatcher(adapters=adapters, pool=pool, policy=TenantPolicy(), audit=audit),
-            supervisor=cast(Supervisor, twin),
-            audit=audit,
-        )
+        hub = hub_over(adapters, pool, twin, audit)
         for agent in agents:
             await add(hub, agent)
         face = mcp_face(
