@@ -36,7 +36,7 @@ steps:
   - id: first
     call: {agent: clerk, message: count 2}
   - id: rest
-    wait: {seconds: 3}
+    wait: {seconds: 6}
   - id: second
     call: {agent: clerk, message: count 2}
 """
@@ -58,7 +58,7 @@ class Subscriber:
 
     def message(self) -> dict[str, Any]:
         """What it sends."""
-        text = f"slow: 5 Text {self.number} has 3 claims." if self.agent == "reviewer" else "go"
+        text = f"slow: 8 Text {self.number} has 3 claims." if self.agent == "reviewer" else "go"
         return {
             "messageId": f"message-{self.number}",
             "role": "ROLE_USER",
