@@ -124,6 +124,7 @@ class Checkpoints:
                 return
             if error is not None:
                 waiting.set_exception(error)
+                waiting.exception()  # looked at, as asyncio wants it: a caller that was cancelled does not
             else:
                 waiting.set_result(None)
 
